@@ -46,6 +46,8 @@ from customer.domain.events import (
     TagAdded,
     TagRemoved,
     TierAssessed,
+    TierOverridden,
+    TierOverrideEnded,
 )
 from customer.domain.tag import (
     TAGS,
@@ -100,6 +102,8 @@ EVENTS = [
     TagAdded(code="tag-a", origin="system", rule="loan-granted"),
     TagRemoved(code="tag-a"),
     TierAssessed("2026-01", "wealth", "met", 1, "CNY", 50_000_000, None),
+    TierOverridden("private", date(2026, 12, 31)),
+    TierOverrideEnded("lapsed", None),
     TagDefined("tag-a", "房贷客户", "dictionary", KEY.id),
     TagRenamed("tag-a", "房贷", None),
     TagMerged("tag-a", "tag-b"),

@@ -323,7 +323,7 @@ class CustomerTagRemoved(CustomerContextEvent):
 
 class CustomerTierAssessed(CustomerContextEvent):
     """A whole month, YYYY-MM, was assessed: the tier of the customer from now on, by that version of the rules; null where none
-    is known yet.
+    is known yet. While an override stands, that one is in force.
 
     `because`: the month reaches the tier (`met`), it is below and the tier is left after two such months (`grace`), or what the
     customer had in the month is unknown and the tier stands (`unknown`). `currency`: in which the rules compare.
@@ -336,6 +336,26 @@ class CustomerTierAssessed(CustomerContextEvent):
     because: Literal["met", "grace", "unknown"]
     rules: int
     currency: str
+
+
+class CustomerTierOverridden(CustomerContextEvent):
+    """Staff put the customer into a tier, which is in force before the business date `valid_until`, whatever is assessed. It takes
+    the place of an override that stood."""
+
+    TYPE = "customer.tier_overridden"
+
+    tier: Literal["mass", "potential", "wealth", "private"]
+    valid_until: date
+
+
+class CustomerTierOverrideEnded(CustomerContextEvent):
+    """The date of the override has come, or staff withdrew it. `tier`: the assessed one, which is in force again; null where none
+    is known yet."""
+
+    TYPE = "customer.tier_override_ended"
+
+    because: Literal["lapsed", "withdrawn"]
+    tier: Literal["mass", "potential", "wealth", "private"] | None
 
 
 class TagDefined(CustomerContextEvent):
@@ -435,6 +455,8 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerTagAdded,
     CustomerTagRemoved,
     CustomerTierAssessed,
+    CustomerTierOverridden,
+    CustomerTierOverrideEnded,
     TagDefined,
     TagRenamed,
     TagMerged,

@@ -144,6 +144,7 @@ from customer.shapes import (
     reference,
 )
 from customer.tag_routes import add_tags
+from customer.tier_routes import add_tiers
 
 T = TypeVar("T")
 TAG: Final = "customer"
@@ -542,6 +543,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         return SearchFound(items=[CustomerShown(**one) for one in found], more=more)
 
     add_tags(router, service, dependencies)
+    add_tiers(router, service, dependencies)
     add_files(router, lambda: service.files, dependencies)
     add_exports(router, lambda: service.exports, dependencies, CONTEXT, lambda: service.eyes)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT, lambda: service.eyes)

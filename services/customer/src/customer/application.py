@@ -85,11 +85,12 @@ from customer.identities import customer_of_command
 from customer.lists import BRANCH, CUSTOMERS_LIST, FACTS_LIST
 from customer.normalising import normalised, normalised_or_kept, spellings
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
-from customer.permissions import BULK_APPROVERS, ERASURE_APPROVERS
+from customer.permissions import BULK_APPROVERS, ERASURE_APPROVERS, TIER_APPROVERS
 from customer.queries import MovementsWanted, Queries
 from customer.retention import RETENTION, Kept, Retention, RetentionHolds, kept_until, years_after
 from customer.tagging import CHANGE_TAGS, CustomerTags
 from customer.tags import Tags
+from customer.tier_overrides import OVERRIDE_DAYS_MAX, OVERRIDE_TIER, TierOverrides
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
 T = TypeVar("T")
@@ -162,6 +163,7 @@ class CustomerService:
     storage: Storage | None = None
     """Where the content of files lies, in a process that has it."""
     file_limits: Limits = LIMITS
+    override_days_max: int = OVERRIDE_DAYS_MAX
     inboxes: Inboxes | None = None
     """The inboxes of staff and the receipts of notices, in a process that serves them."""
     searches: Searches = field(init=False)
@@ -174,6 +176,8 @@ class CustomerService:
     """What takes several steps, to be shown; another role gives its commands."""
     tagging: CustomerTags = field(init=False)
     """The tags, and those of customers."""
+    overrides: TierOverrides = field(init=False)
+    """The overrides of the tiers of customers."""
     exports: Exports = field(init=False)
     """The files that are made of lists; only a process that has a storage makes and gives them."""
     keeper: FileKeeper | None = field(init=False)
@@ -199,6 +203,8 @@ class CustomerService:
             self.reached,
         )
         object.__setattr__(self, "tagging", tagging)
+        overrides = TierOverrides(self.handler, self.store, self.today, self.override_days_max)
+        object.__setattr__(self, "overrides", overrides)
         bulk_kinds = {
             ASSIGN_BRANCH: assigning,
             CHANGE_TAGS: tagging.of_many(
@@ -224,6 +230,7 @@ class CustomerService:
             LIFT_LEGAL_HOLD: Proposable(
                 LiftLegalHold, ERASURE_APPROVERS, PROPOSALS_LIVE, self.handler.handle, "解除法定冻结保全"
             ),
+            OVERRIDE_TIER: overrides.proposable(TIER_APPROVERS, PROPOSALS_LIVE),
             **starts(many),
             **releases(made_of_lists),
         }

@@ -168,4 +168,5 @@ def service_of(write: Write, read: Read) -> CustomerService:
         settings.retention,
         settings.claims_max,
         partial(settings.calendar_date, write.clock),
+        override_days_max=settings.tier_override_days_max,
     )

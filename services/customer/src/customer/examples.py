@@ -78,5 +78,7 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "where": "aum >= CNY 500,000.00 and products has wealth",
     "field": "phone",
     "value": "13800001234",
+    "tier": "potential",
+    "valid_until": "2026-12-31",
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 }

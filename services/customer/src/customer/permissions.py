@@ -32,8 +32,12 @@ ERASURE_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject the erasure of a customer which another person proposed."""
 BULK_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject the start of a bulk run which another person proposed."""
+TIER_APPROVERS: Final = frozenset({COMPLIANCE})
+"""The roles that may approve or reject the override of a tier which another person proposed."""
 EXPORT_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject a large export which another person proposed (R090)."""
+
+_APPROVERS: Final = ERASURE_APPROVERS | BULK_APPROVERS | TIER_APPROVERS | EXPORT_APPROVERS
 
 BRANCH: Final = RowScope("branch")
 """The customers that `lists.scope_of` gives the caller. Who is of a branch sees those of that branch and of none; the other
@@ -53,6 +57,9 @@ _CLAIMS: Final = "a claim shows no account, and one that is confirmed shows them
 _DECIDES: Final = "what is proposed is decided by who decides it, at that moment"
 _OF_FILES: Final = "a file is kept from when its content is there until it is gone"
 _CALLED: Final = "a tag is called so, and stands for another one, for everybody from when it is commanded"
+_OVERRIDES: Final = (
+    "a tier is overridden from when that is commanded, or approved; the day on which it lapses is in its body"
+)
 _READS: Final = "it says that the caller has read it now"
 
 ROUTES: Final[dict[str, Rights]] = {
@@ -86,6 +93,9 @@ ROUTES: Final[dict[str, Rights]] = {
     "name_key_customer": Rights(_SERVING - {TELLER}, BRANCH),
     "end_key_customer": Rights(_SERVING - {TELLER}, BRANCH),
     "review_customer": Rights(_SERVING - {TELLER}, BRANCH),
+    "override_tier": Rights(_SERVING - {TELLER}, BRANCH, _OVERRIDES),
+    "propose_tier_override": Rights(_SERVING - {TELLER}, BRANCH, _OVERRIDES),
+    "end_tier_override": Rights(_SERVING - {TELLER}, BRANCH, _OVERRIDES),
     "attach_file": Rights(_SERVING, BRANCH, _OF_FILES),
     "list_files": Rights(_LOOKING | {AUDITOR}, BRANCH),
     "read_file": Rights(_LOOKING, BRANCH, _ASKS),
@@ -97,12 +107,8 @@ ROUTES: Final[dict[str, Rights]] = {
     "place_legal_hold": Rights(frozenset({COMPLIANCE}), BRANCH, _HOLDS),
     "lift_legal_hold": Rights(frozenset({COMPLIANCE}), BRANCH, _HOLDS),
     "get_customer_proposal": Rights(frozenset({COMPLIANCE, AUDITOR}), WHOLE),
-    "approve_customer_proposal": Rights(
-        ERASURE_APPROVERS | BULK_APPROVERS | EXPORT_APPROVERS, WHOLE, _DECIDES
-    ),
-    "reject_customer_proposal": Rights(
-        ERASURE_APPROVERS | BULK_APPROVERS | EXPORT_APPROVERS, WHOLE, _DECIDES
-    ),
+    "approve_customer_proposal": Rights(_APPROVERS, WHOLE, _DECIDES),
+    "reject_customer_proposal": Rights(_APPROVERS, WHOLE, _DECIDES),
     "withdraw_customer_proposal": Rights(_MANY | _SELECTING, OWN, _DECIDES),
     "request_customer_export": Rights(_SELECTING, BRANCH, _ASKS),
     "list_customer_exports": Rights(_SELECTING, OWN),
@@ -153,6 +159,9 @@ HIGH_PRIVILEGE: Final = frozenset(
         "propose_customer_export",
         "read_customer_export",
         "remove_tags",
+        "override_tier",
+        "propose_tier_override",
+        "end_tier_override",
         "prepare_tagging",
         "prepare_branch_assignment",
         "propose_customer_bulk",

@@ -61,6 +61,8 @@ PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "tag-added": public.CustomerTagAdded,
     "tag-removed": public.CustomerTagRemoved,
     "tier-assessed": public.CustomerTierAssessed,
+    "tier-overridden": public.CustomerTierOverridden,
+    "tier-override-ended": public.CustomerTierOverrideEnded,
     "tag-defined": public.TagDefined,
     "tag-renamed": public.TagRenamed,
     "tag-merged": public.TagMerged,

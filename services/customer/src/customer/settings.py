@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from customer.claims import CLAIMS_MAX
 from customer.panorama.sources import STALE_AFTER_SECONDS
 from customer.retention import CONTACT_RETENTION_DAYS, RETENTION_YEARS, Retention
+from customer.tier_overrides import OVERRIDE_DAYS_MAX
 
 CrashPoint = Literal[
     "before-append", "after-append", "keys-destroyed", "after-reaction", "before-give", "after-give"
@@ -23,6 +24,7 @@ class CustomerSettings(CalendarSettings, FilesSettings, NoticeSettings):
     `retention_years`: how long after the end of the relation no customer is erased. `contact_retention_days`: how long how it
     is reached is kept, at most as long as that.
     `stale_after_minutes`: after this long without a feed, the figures of a source are stale.
+    `tier_override_days_max`: so long an override of a tier stands at most.
     `app_push`: customers have the bank's app, and the push gateway knows the devices of each by the customer id.
     """
 
@@ -30,6 +32,7 @@ class CustomerSettings(CalendarSettings, FilesSettings, NoticeSettings):
     retention_years: int = Field(default=RETENTION_YEARS, ge=0, le=100)
     contact_retention_days: int = Field(default=CONTACT_RETENTION_DAYS, ge=0, le=36_525)
     stale_after_minutes: int = Field(default=STALE_AFTER_SECONDS // 60, ge=1, le=31 * 24 * 60)
+    tier_override_days_max: int = Field(default=OVERRIDE_DAYS_MAX, ge=1, le=3_660)
     app_push: bool = False
 
     crash_at: CrashPoint | None = None

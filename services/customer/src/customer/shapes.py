@@ -250,18 +250,37 @@ class CustomerTag(BaseModel):
     since: Instant
 
 
-class CustomerTier(BaseModel):
-    """The tier of a customer since `since`, as the assessment of the last whole month left it, by that version of the rules.
+class TierOverrideShown(BaseModel):
+    """A tier that staff put a customer into since `since`; on the business date `valid_until` it lapses. Who did so, and why, is in the
+    customer's events."""
 
+    tier: Tier
+    valid_until: Day
+    since: Instant
+
+
+class CustomerTier(BaseModel):
+    """The tier in force, since `since`: that of the override while one stands, else `assessed`, which is what the rules give.
+
+    `assessed` is the tier as the assessment of the last whole month left it, by that version of the rules; null where none is known.
     `because`: the month reaches the tier (`met`), it is below and the tier is left after two such months (`grace`), or its
     average daily AUM is unknown and the tier stands (`unknown`).
     """
 
     tier: Tier
-    because: Literal["met", "grace", "unknown"]
-    month: Month
-    rules: int
     since: Instant
+    assessed: Tier | None
+    because: Literal["met", "grace", "unknown"] | None
+    month: Month | None
+    rules: int | None
+    override: TierOverrideShown | None
+
+
+class TierOverrideBody(ExplainedBody):
+    """The tier that the customer is put into, why, and the business date on which that lapses."""
+
+    tier: Tier
+    valid_until: BusinessDate
 
 
 class CustomerShown(BaseModel):

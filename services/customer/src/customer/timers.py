@@ -29,7 +29,7 @@ from msgspec import structs
 from customer.application import CustomerService, Handler
 from customer.catalogue import CONTEXT, catalogue
 from customer.connections import notices_of, timers_side
-from customer.domain.commands import RemindOfReview
+from customer.domain.commands import EndTierOverride, RemindOfReview
 from customer.domain.events import (
     CustomerContactErased,
     CustomerErased,
@@ -44,6 +44,8 @@ from customer.domain.events import (
     ReferenceRejected,
     ReferenceUnlinked,
     TierAssessed,
+    TierOverridden,
+    TierOverrideEnded,
 )
 from customer.domain.refusals import CustomerIsErased, ReferenceSettled
 from customer.months import month_after
@@ -208,11 +210,39 @@ def _morning_after_month(calendar: Calendar, day: str) -> datetime:
     return calendar.at(date.fromisoformat(month_after(day)), calendar.hours[0].start)
 
 
+def override_rule(calendar: Calendar) -> TimerRule:
+    """An override of a tier lapses when its business date begins (R022)."""
+
+    def changes(recorded: RecordedEvent) -> Sequence[Change]:
+        match recorded.event:
+            case TierOverridden(valid_until=day):
+                return [SetTimer(calendar.business_date_begins(day), data={"valid_until": day.isoformat()})]
+            case TierOverrideEnded() | CustomerErased() | CustomerContactErased():
+                return [WithdrawTimer()]
+            case _:
+                return []
+
+    events = frozenset(
+        {"tier-overridden", "tier-override-ended", "customer-erased", "customer-contact-erased"}
+    )
+    return TimerRule("tier-override-lapses", 1, events, changes)
+
+
+def override_timer(handler: Handler, calendar: Calendar) -> Timer:
+    """Ends an override of a tier on its date."""
+
+    def command(due: Due) -> EndTierOverride:
+        return EndTierOverride("lapsed", date.fromisoformat(due.data["valid_until"]))
+
+    return override_rule(calendar).giving(given_by(handler, command))
+
+
 def rules(settings: CustomerSettings) -> tuple[TimerRule, ...]:
     """When the timers are due."""
     calendar = settings.calendar
     own = business_day_rule(calendar), review_rule(calendar), erasure_rule(calendar), claim_rule(calendar)
-    return *own, tier_rule(calendar), TIMEOUT, PROPOSAL_WAITS, PROPOSAL_EXPIRES
+    of_tiers = tier_rule(calendar), override_rule(calendar)
+    return *own, *of_tiers, TIMEOUT, PROPOSAL_WAITS, PROPOSAL_EXPIRES
 
 
 @asynccontextmanager
@@ -229,6 +259,7 @@ async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Time
                 erasure_timer(service, calendar),
                 claim_timer(write.handler, notices, calendar),
                 tier_timer(write.handler, service.facts_now, calendar),
+                override_timer(write.handler, calendar),
                 saga_timer(handler_of(write)),
                 waiting_timer(service.eyes.kinds, notices, PROPOSAL_TEXT),
                 expiring_timer(service.eyes),

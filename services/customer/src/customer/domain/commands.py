@@ -16,7 +16,9 @@ from customer.domain.events import (
     PartyOfSource,
     ReferenceClaimed,
     ReferenceLinked,
+    Tier,
 )
+from customer.domain.state import TierOverride
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -285,6 +287,28 @@ class AssessTier(msgspec.Struct, frozen=True):
     average_before_minor: int | None = None
 
 
+class OverrideTier(msgspec.Struct, frozen=True):
+    """Staff put the customer into a tier on the business date `on`, before the business date `valid_until`, at the latest
+    `valid_until_max`.
+
+    `approved`: two persons say so. `replaces`: the override that has to stand, or None where none may; any where it is left out.
+    """
+
+    tier: Tier
+    valid_until: date
+    on: date
+    valid_until_max: date
+    approved: bool = False
+    replaces: TierOverride | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class EndTierOverride(msgspec.Struct, frozen=True):
+    """The override that stands ends, or only one that ends on `valid_until`; nothing where there is none."""
+
+    because: Literal["lapsed", "withdrawn"]
+    valid_until: date | None = None
+
+
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
@@ -313,4 +337,6 @@ CustomerCommand = (
     | EndErasurePreparation
     | ChangeTags
     | AssessTier
+    | OverrideTier
+    | EndTierOverride
 )

@@ -39,6 +39,8 @@ from customer.domain.events import (
     TagAdded,
     TagRemoved,
     TierAssessed,
+    TierOverridden,
+    TierOverrideEnded,
 )
 from customer.domain.evolving import evolve
 from customer.domain.state import Customer
@@ -78,6 +80,8 @@ def identify(event: CustomerEvent) -> UUID | None:
             | TagAdded()
             | TagRemoved()
             | TierAssessed()
+            | TierOverridden()
+            | TierOverrideEnded()
         ):
             return None
         case _:
@@ -91,5 +95,5 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     events=CustomerEvent,
     identify=identify,
     state_type=Customer,
-    state_version=13,
+    state_version=14,
 )

@@ -21,11 +21,13 @@ from customer.domain.commands import (
     Details,
     EndErasurePreparation,
     EndKeyCustomer,
+    EndTierOverride,
     EraseContact,
     EraseCustomer,
     LiftLegalHold,
     LinkReference,
     NameKeyCustomer,
+    OverrideTier,
     PlaceLegalHold,
     Reference,
     RegisterCustomer,
@@ -62,6 +64,7 @@ from customer.domain.events import (
     ReferenceUnlinked,
     RegisteredBy,
 )
+from customer.domain.overriding import decide_tiers
 from customer.domain.preparing import decide_preparation
 from customer.domain.refusals import (
     REFERENCES_MAX,
@@ -76,7 +79,6 @@ from customer.domain.refusals import (
 from customer.domain.reviewing import decide_review
 from customer.domain.state import Customer, Link
 from customer.domain.tagging import decide_tags
-from customer.domain.tiering import decide_tier
 
 
 def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
@@ -161,8 +163,8 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
             return decide_preparation(command, customer)
         case ChangeTags():
             return decide_tags(command, customer)
-        case AssessTier():
-            return decide_tier(command, customer)
+        case AssessTier() | OverrideTier() | EndTierOverride():
+            return decide_tiers(command, customer)
         case _:
             assert_never(command)
 

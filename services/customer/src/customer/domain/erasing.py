@@ -94,6 +94,7 @@ def evolve_erasure(customer: Customer, event: ErasureEvent) -> Customer:
                 contact_erased=True,
                 rest_from=rest_from,
                 review_due_on=None,
+                tier_override=None,
             )
         case ErasureDeferred(rest_from):
             return structs.replace(customer, rest_from=rest_from)

@@ -334,6 +334,23 @@ class TierAssessed(Event, frozen=True):
     average_before_minor: int | None = None
 
 
+class TierOverridden(Event, frozen=True):
+    """Staff put the customer into a tier, whatever the rules give, before the business date `valid_until` (R022).
+
+    It takes the place of an override that stood. Why is in the metadata, as of every event.
+    """
+
+    tier: Tier
+    valid_until: date
+
+
+class TierOverrideEnded(Event, frozen=True):
+    """No override stands any more: its date has come, or staff withdrew it. `tier`: the assessed one, which is in force again."""
+
+    because: Literal["lapsed", "withdrawn"]
+    tier: Tier | None
+
+
 CustomerEvent = (
     CustomerRegistered
     | ReferenceLinked
@@ -365,6 +382,8 @@ CustomerEvent = (
     | TagAdded
     | TagRemoved
     | TierAssessed
+    | TierOverridden
+    | TierOverrideEnded
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -398,6 +417,8 @@ STORED_NAMES: dict[str, type[Event]] = {
     "tag-added": TagAdded,
     "tag-removed": TagRemoved,
     "tier-assessed": TierAssessed,
+    "tier-overridden": TierOverridden,
+    "tier-override-ended": TierOverrideEnded,
 }
 
 

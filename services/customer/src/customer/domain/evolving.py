@@ -43,12 +43,14 @@ from customer.domain.events import (
     TagAdded,
     TagRemoved,
     TierAssessed,
+    TierOverridden,
+    TierOverrideEnded,
 )
+from customer.domain.overriding import evolve_tiers
 from customer.domain.preparing import evolve_preparation
 from customer.domain.reviewing import evolve_review
 from customer.domain.state import Customer, Link
 from customer.domain.tagging import evolve_tags
-from customer.domain.tiering import evolve_tier
 
 _UNKNOWN_PARTY: Final = UUID(int=0)
 """The author of the details in registrations of version 1, which do not name one: a source, not staff."""
@@ -138,8 +140,8 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             return evolve_preparation(customer, event)
         case TagAdded() | TagRemoved():
             return evolve_tags(customer, event)
-        case TierAssessed():
-            return evolve_tier(customer, event)
+        case TierAssessed() | TierOverridden() | TierOverrideEnded():
+            return evolve_tiers(customer, event)
         case _:
             assert_never(event)
 

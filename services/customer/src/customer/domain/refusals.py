@@ -126,6 +126,31 @@ class TagOfAnother(Refusal):
     title_zh: ClassVar[str] = "标签由他方添加，不能直接移除"
 
 
+class TierOverrideTermInvalid(Refusal):
+    """An override of a tier that would have ended already, or that would stand too long. The text names the days."""
+
+    code: ClassVar[str] = "tier-override-term-invalid"
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "An override of a tier ends after today, and within its longest term"
+    title_zh: ClassVar[str] = "人工调整层级的有效期须晚于今日且不超过最长期限"
+
+
+class TierOverrideNeedsApproval(Refusal):
+    """The tier is a privileged one: one person proposes the override, and another one approves it."""
+
+    code: ClassVar[str] = "tier-override-needs-approval"
+    title: ClassVar[str] = "It takes two persons to put a customer into this tier"
+    title_zh: ClassVar[str] = "人工调整至该层级须双人复核"
+
+
+class TierOverrideChanged(Refusal):
+    """Another override stands than the one that was to be replaced."""
+
+    code: ClassVar[str] = "tier-override-changed"
+    title: ClassVar[str] = "The override of the tier was changed since"
+    title_zh: ClassVar[str] = "客户层级的人工调整此后已变更"
+
+
 class ContradictionUnknown(Refusal):
     """This field has no open contradiction."""
 

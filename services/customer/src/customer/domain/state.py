@@ -45,6 +45,13 @@ class Link(msgspec.Struct, frozen=True):
         return structs.replace(self, until=until, described=None, earlier=earlier)
 
 
+class TierOverride(msgspec.Struct, frozen=True):
+    """A tier that staff put a customer into, before the business date `valid_until`."""
+
+    tier: Tier
+    valid_until: date
+
+
 class Customer(msgspec.Struct, frozen=True):
     """The state of a customer that decisions need. The initial value is an unregistered customer.
 
@@ -55,7 +62,8 @@ class Customer(msgspec.Struct, frozen=True):
     `preparation`: that of an erasure which is under way; `prepared`: no source releases records of the parties.
     `rest_from`: the business date on which the rest of an erasure is due whose values for contact are gone. `holds`: the business date
     before which each legal hold stands, None where it has to be lifted. `tags`: by code the rule that added each, None where staff
-    did. `tier_month`: the last month that was assessed.
+    did. `tier`: the one that the last assessment gave, of the month `tier_month`; `tier_override`: the one that stands, and is in force
+    instead.
     """
 
     origin: RegisteredBy | None = None
@@ -77,6 +85,7 @@ class Customer(msgspec.Struct, frozen=True):
     tags: dict[str, str | None] = {}
     tier: Tier | None = None
     tier_month: str | None = None
+    tier_override: TierOverride | None = None
 
     @property
     def registered(self) -> bool:

@@ -3,7 +3,7 @@
 Personal values stay sealed. A source's own number is not in the document, only the party that it names.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
@@ -219,19 +219,39 @@ def _tag_removed(document: Document, event: Delivered) -> Document:
 
 
 def _tier_assessed(document: Document, event: Delivered) -> Document:
-    """Keeps since when the tier is the same; no tier where none is known yet."""
     data, before = event.data, document.get("tier")
-    tier = data.get("tier")
+    assessed = {name: data[name] for name in ("because", "month", "rules")}
+    override = None if before is None else before["override"]
+    return _tier(document, event, {"assessed": data.get("tier"), **assessed}, override)
+
+
+_NOT_ASSESSED: Final = {"assessed": None, "because": None, "month": None, "rules": None}
+
+
+def _tier_overridden(document: Document, event: Delivered) -> Document:
+    override = {
+        "tier": event.data["tier"],
+        "valid_until": event.data["valid_until"],
+        "since": event.effective_at.isoformat(),
+    }
+    return _tier(document, event, document.get("tier") or _NOT_ASSESSED, override)
+
+
+def _tier_override_ended(document: Document, event: Delivered) -> Document:
+    return _tier(document, event, document.get("tier") or _NOT_ASSESSED, None)
+
+
+def _tier(
+    document: Document, event: Delivered, assessed: Mapping[str, Any], override: Document | None
+) -> Document:
+    """The tier in force: that of the override while one stands, else the assessed one; none where there is neither."""
+    before = document.get("tier")
+    tier = assessed["assessed"] if override is None else override["tier"]
     if tier is None:
         return {"tier": None}
-    assessed = {
-        "tier": tier,
-        "because": data["because"],
-        "month": data["month"],
-        "rules": data["rules"],
-        "since": before["since"] if before and before["tier"] == tier else event.effective_at.isoformat(),
-    }
-    return {"tier": assessed}
+    since = before["since"] if before and before["tier"] == tier else event.effective_at.isoformat()
+    of_rules = {name: assessed[name] for name in _NOT_ASSESSED}
+    return {"tier": {"tier": tier, "since": since, **of_rules, "override": override}}
 
 
 def _party(event: Delivered) -> Document:
@@ -321,6 +341,8 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.tag_added": _tag_added,
     "customer.tag_removed": _tag_removed,
     "customer.tier_assessed": _tier_assessed,
+    "customer.tier_overridden": _tier_overridden,
+    "customer.tier_override_ended": _tier_override_ended,
 }
 
 
@@ -337,7 +359,7 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name=CUSTOMERS_LIST.view,
-    version=9,
+    version=10,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
     collections=(
