@@ -1,16 +1,17 @@
 """The tiers of customers: the rules of a month as given, when, then; and a year of assessments."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from chassis.timers import NotReady
 from customer.derived.customer_facts import CHANGES_ON
 from customer.domain.commands import AssessTier, Details, EraseCustomer, RegisterCustomer
 from customer.domain.customer import customer_decider
 from customer.domain.events import CustomerErased, CustomerRegistered, TierAssessed
 from customer.domain.refusals import CustomerIsErased, CustomerNotRegistered
 from customer.months import month_after
-from customer.tiers import FactsNotDerived, assessing
+from customer.tiers import assessing
 from customer.timers import review_timer, tier_timer
 
 from tests.support.specification import Specification
@@ -113,7 +114,7 @@ def test_the_last_whole_month_is_assessed_in_the_currency_of_the_rules():
 
 @pytest.mark.parametrize("facts", [None, known({}, "2026-03-01")])
 def test_nothing_is_assessed_on_facts_of_the_month_before(facts):
-    with pytest.raises(FactsNotDerived):
+    with pytest.raises(NotReady):
         assessing(facts, "2026-03-01")
 
 
@@ -126,7 +127,7 @@ class Tiered(Year):
 
     def __init__(self, start: datetime, average: int) -> None:
         super().__init__(start)
-        self.average, self.asked = average, 0
+        self.average, self.derived_from = average, start
         timer = tier_timer(self.customers, self.facts, CALENDAR)
         self.loop = self.looping([timer])
 
@@ -139,7 +140,8 @@ class Tiered(Year):
         ]
 
     async def facts(self, subject: UUID):
-        self.asked += 1
+        if self.clock.now() < self.derived_from:
+            return None
         day = CALENDAR.business_date(self.clock.now()).isoformat()
         months = {f"{year}-{month:02d}" for year in (2025, 2026) for month in range(1, 13)}
         return known({month: {"CNY": self.average} for month in months}, month_after(day))
@@ -191,3 +193,14 @@ async def test_who_was_registered_before_there_were_tiers_is_assessed_once_and_h
     for subject in (ZHANG, LI):
         assert [event.month for event, _ in year.happened(subject, TierAssessed)] == ["2026-03"]
         assert year.effective(subject) == [morning(2026, 4)]
+
+
+@pytest.mark.requirement("M06")
+async def test_who_has_no_facts_for_hours_is_assessed_when_they_are_derived_and_nobody_is_asked():
+    year = Tiered(datetime(2026, 1, 15, tzinfo=UTC), WEALTH)
+    await year.do(ZHANG, RegisterCustomer(Details(name="张伟")))
+    year.derived_from = morning(2026, 2) + timedelta(hours=9)
+    await year.pass_until(datetime(2026, 3, 2, tzinfo=UTC))
+    [(first, at), (second, _)] = year.happened(ZHANG, TierAssessed)
+    assert (first.month, second.month) == ("2026-01", "2026-02")
+    assert year.derived_from <= at < year.derived_from + timedelta(hours=1)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -13,8 +14,18 @@ import pytest
 from chassis.connections.transient import StoreUnavailable
 from chassis.privacy.keys import KeyRing
 from chassis.process.leases import Lease, PostgresLease
-from chassis.timers import Change, Due, PostgresTimers, SetTimer, Timer, TimerLoop, WithdrawTimer, given_by
-from chassis.timers.loop import TRY_AGAIN_SECONDS, Events
+from chassis.timers import (
+    Change,
+    Due,
+    NotReady,
+    PostgresTimers,
+    SetTimer,
+    Timer,
+    TimerLoop,
+    WithdrawTimer,
+    given_by,
+)
+from chassis.timers.loop import TRY_AGAIN_SECONDS, WAIT_SECONDS_MAX, WAITS_MAX, Events
 from chassis.timers.table import TIMERS_LEASE
 from chassis.write.deciding import CommandContext
 from chassis.write.events import RecordedEvent, StoredEvent
@@ -386,6 +397,33 @@ async def test_a_command_that_fails_is_tried_three_times_and_holds_back_nobody(b
     [outcome] = [row[2] for row in bench.rows() if row[0] == A]
     assert outcome.startswith("failed: KeyError at ")
     assert "must not be shown" not in outcome
+
+
+async def test_what_a_command_rests_on_is_waited_for_about_a_day_and_holds_back_nobody(bench: Bench) -> None:
+    await bench.filled(A, B, C)
+    bench.clock.advance(7_200)
+    give, tries = bench.timer.give, dict[UUID, list[datetime]]()
+
+    async def waiting(due: Due, context: CommandContext, version: int) -> None:
+        tries.setdefault(due.subject, []).append(bench.clock.now())
+        if due.subject == A or (due.subject == B and len(tries[B]) < 9):
+            raise NotReady("the documents of the day")
+        await give(due, context, version)
+
+    began = bench.clock.now()
+    async with bench.process(replace(bench.timer, give=waiting)) as turn:
+        assert await turn() == 3
+        assert [due.subject for due in bench.given] == [C]
+        while bench.clock.now() < began + 48 * HOUR:
+            bench.clock.advance(TRY_AGAIN_SECONDS)
+            await turn()
+    assert [due.subject for due in bench.given] == [C, B]
+    assert len(tries[A]) == WAITS_MAX
+    assert 23 * HOUR < tries[A][-1] - began < 25 * HOUR
+    pauses = [(after - before).total_seconds() for before, after in pairwise(tries[A])]
+    assert (pauses[0], max(pauses)) == (TRY_AGAIN_SECONDS, WAIT_SECONDS_MAX)
+    [outcome] = [row[2] for row in bench.rows() if row[0] == A]
+    assert outcome.startswith("failed: NotReady")
 
 
 async def test_while_the_store_does_not_answer_a_command_is_neither_settled_nor_given_up(

@@ -3,23 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
+from chassis.timers import NotReady
+
 from customer.derived.customer_facts import CHANGES_ON
 from customer.domain.commands import AssessTier
 from customer.domain.tiering import RULES, TierRules
 from customer.months import whole_months
 
 
-class FactsNotDerived(RuntimeError):
-    """The facts of a customer are not those of the business date yet."""
-
-
 def assessing(facts: Mapping[str, Any] | None, day: str, rules: TierRules = RULES) -> AssessTier:
-    """The command that assesses the last whole month before a business date; raises FactsNotDerived.
+    """The command that assesses the last whole month before a business date; raises NotReady where the facts
+    are not those of that day yet.
 
     A month that the facts do not know is unknown. A currency that a known month lacks is zero.
     """
     if facts is None or facts[CHANGES_ON] <= day:
-        raise FactsNotDerived(day)
+        raise NotReady(f"the facts are not those of {day}")
     averages = facts["aum_month_average"]
     (month, _), (before, _) = whole_months(day)[:2]
 

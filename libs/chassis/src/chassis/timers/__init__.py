@@ -3,6 +3,7 @@
 from chassis.timers.declaring import (
     Change,
     Due,
+    NotReady,
     SetTimer,
     Setting,
     Timer,
@@ -18,6 +19,7 @@ from chassis.timers.table import PostgresTimers, TimerTable
 __all__ = [
     "Change",
     "Due",
+    "NotReady",
     "PostgresTimers",
     "SetTimer",
     "Setting",

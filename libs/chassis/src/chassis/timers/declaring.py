@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
@@ -76,8 +76,15 @@ def command_id_of(cause: EventId, name: str, slot: str) -> UUID:
     return uuid5(cause, f"{name}:{slot}")
 
 
+class NotReady(Exception):
+    """What a command rests on is not there yet. Its timer is given again for about a day, and has failed then."""
+
+    own_words: ClassVar[bool] = True
+
+
 Give = Callable[[Due, CommandContext, int], Awaitable[Any]]
-"""Gives the command of a due timer to its subject, which is expected at that version; raises what a handler raises."""
+"""Gives the command of a due timer to its subject, which is expected at that version; raises what a handler raises, and
+NotReady."""
 
 
 def own_command(due: Due) -> Sequence[tuple[UUID, UUID]]:

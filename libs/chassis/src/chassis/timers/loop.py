@@ -4,6 +4,7 @@ It owns no thread, socket or clock, so the simulation runs the same loop over it
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -18,7 +19,7 @@ from chassis.observability import metrics, telemetry
 from chassis.observability.reasons import reason_of
 from chassis.process.leading import LeasedLoop, Waiting
 from chassis.process.leases import Lease
-from chassis.timers.declaring import Due, SetTimer, Setting, Timer
+from chassis.timers.declaring import Due, NotReady, SetTimer, Setting, Timer
 from chassis.timers.table import DONE, Folded, Given, TimerTable, checked_setting, key_of
 from chassis.write.deciding import Refusal, VersionMismatch
 from chassis.write.events import RecordedEvent, StoredEvent, event_id
@@ -30,6 +31,9 @@ POLL_SECONDS_MAX: Final = 1.0
 TRIES_MAX: Final = 3
 TRY_AGAIN_SECONDS: Final = 30.0
 """After the first failure of a command that is not refused; twice as long after each further one."""
+WAITS_MAX: Final = 30
+"""Tries of a command that waits for what it rests on; about a day."""
+WAIT_SECONDS_MAX: Final = 3_600.0
 
 _log = structlog.get_logger(__name__)
 
@@ -221,14 +225,14 @@ class TimerLoop(LeasedLoop):
         return Given(due, outcome)
 
     def _failed(self, due: Due, error: Exception) -> Given:
-        reason = reason_of(error)
-        _log.error(
-            "timer failed", timer=due.name, subject=str(due.subject), attempt=due.tries + 1, reason=reason
-        )
-        if due.tries + 1 >= TRIES_MAX:
+        reason, waits = reason_of(error), isinstance(error, NotReady)
+        said = {"timer": due.name, "subject": str(due.subject), "attempt": due.tries + 1, "reason": reason}
+        if due.tries + 1 >= (WAITS_MAX if waits else TRIES_MAX):
+            _log.error("timer failed", **said)
             return self._settled(due, f"failed: {reason}")
-        pause = timedelta(seconds=TRY_AGAIN_SECONDS * 2**due.tries)
-        return Given(due, None, self._clock.now() + pause)
+        _log.log(logging.INFO if waits else logging.ERROR, "timer is tried again", **said)
+        seconds = min(TRY_AGAIN_SECONDS * 2**due.tries, WAIT_SECONDS_MAX)
+        return Given(due, None, self._clock.now() + timedelta(seconds=seconds))
 
     async def _wait(self) -> None:
         """Waits for the next due time or the next event, whichever a hint or the clock shows first."""
