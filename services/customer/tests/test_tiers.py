@@ -1,10 +1,14 @@
 """The tiers of customers: the rules of a month as given, when, then; and a year of assessments."""
 
-from datetime import UTC, date, datetime, timedelta
-from uuid import UUID
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
+from uuid import UUID, uuid5
 
 import pytest
 from chassis.timers import NotReady
+from chassis.write.deciding import CommandContext
+from chassis.write.events import RecordedEvent
 from customer.derived.customer_facts import CHANGES_ON
 from customer.domain.commands import AssessTier, Details, EraseCustomer, RegisterCustomer
 from customer.domain.customer import customer_decider
@@ -12,7 +16,9 @@ from customer.domain.events import CustomerErased, CustomerRegistered, TierAsses
 from customer.domain.refusals import CustomerIsErased, CustomerNotRegistered
 from customer.months import month_after
 from customer.tiers import assessing
-from customer.timers import review_timer, tier_timer
+from customer.timers import review_timer, tier_rule, tier_timer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.specification import Specification
 
@@ -120,6 +126,59 @@ def test_nothing_is_assessed_on_facts_of_the_month_before(facts):
 
 def morning(year, month):
     return datetime(year, month, 1, 9, tzinfo=CALENDAR.zone)
+
+
+def recorded(event, subject, at):
+    context = CommandContext(actor="a", now=at, command_id=subject)
+    return RecordedEvent(1, subject, 1, "stored", event, context.metadata())
+
+
+INSTANTS = st.one_of(
+    st.datetimes(datetime(2024, 1, 1), datetime(2029, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 (Hypothesis adds the zone)
+    st.sampled_from(
+        [
+            datetime(2024, 2, 28, 16, tzinfo=UTC),  # midnight of the 29th of February in Shanghai
+            datetime(2024, 2, 29, 15, 59, 59, 999_999, tzinfo=UTC),
+            datetime(2024, 2, 29, 16, tzinfo=UTC),
+            datetime(2026, 12, 31, 15, 59, tzinfo=UTC),
+            datetime(2026, 12, 31, 16, tzinfo=UTC),
+        ]
+    ),
+)
+
+
+@pytest.mark.requirement("R021")
+@given(INSTANTS, st.uuids(version=4), st.sampled_from([time(0), time(22)]))
+def test_a_timer_is_due_in_the_first_morning_after_the_business_month_and_the_next_a_month_later(
+    instant, subject, cut_off
+):
+    calendar = replace(CALENDAR, cut_off=cut_off)
+    rule = tier_rule(calendar)
+
+    def due_after(event):
+        [one] = rule.changes(recorded(event, subject, instant))
+        local = one.due_at.astimezone(calendar.zone)
+        assert (local.day, 9 <= local.hour < 12) == (1, True)
+        return one.due_at
+
+    due_at, day = due_after(registered), calendar.business_date(instant).isoformat()
+    assert instant < due_at < instant + timedelta(days=32, hours=12)
+    assert month_after(day) == calendar.business_date(due_at).isoformat()
+    command = assessing(known({}, "2030-01-01"), month_after(day))
+    assert command.month == day[:7]
+    following = due_after(assessed("mass", "met", 0, month=command.month))
+    assert calendar.business_date(following).isoformat() == month_after(month_after(day))
+    assert due_at.astimezone(calendar.zone).time() == following.astimezone(calendar.zone).time()
+
+
+def test_not_all_customers_are_due_at_once():
+    rule, minutes = tier_rule(CALENDAR), Counter()
+    for number in range(18_000):
+        subject = uuid5(ZHANG, str(number))
+        [one] = rule.changes(recorded(registered, subject, morning(2026, 1)))
+        minutes[(one.due_at - morning(2026, 2)) // timedelta(minutes=1)] += 1
+    assert {*minutes} == {*range(180)}
+    assert max(minutes.values()) < 200, "a hundred on average"
 
 
 class Tiered(Year):

@@ -58,6 +58,8 @@ from customer.tiers import assessing
 Facts = Callable[[UUID], Awaitable[Mapping[str, Any] | None]]
 CLAIMS_WAIT: Final = timedelta(hours=4)
 """The working time that a claimed number waits before somebody is asked to look at it."""
+ASSESSED_WITHIN: Final = timedelta(hours=3)
+"""A million customers are then fewer than a hundred in a second."""
 
 
 def review_rule(calendar: Calendar) -> TimerRule:
@@ -171,22 +173,27 @@ def claim_timer(handler: Handler, notices: Notices, calendar: Calendar) -> Timer
 
 
 def tier_rule(calendar: Calendar) -> TimerRule:
-    """The tier is assessed in the morning of the first day of each month, of the month before (R021)."""
+    """The tier is assessed in the morning of the first day of each month, of the month before (R021). Customers are due at
+    times of their own within `ASSESSED_WITHIN`, so that all of them do not come at once."""
+
+    def after_month(customer: UUID, day: str) -> SetTimer:
+        own_time = timedelta(seconds=customer.int % int(ASSESSED_WITHIN.total_seconds()))
+        return SetTimer(_morning_after_month(calendar, day) + own_time)
 
     def changes(recorded: RecordedEvent) -> Sequence[Change]:
         match recorded.event:
             case CustomerRegistered():
                 day = calendar.business_date(recorded.metadata.recorded_at).isoformat()
-                return [SetTimer(_morning_after_month(calendar, day))]
+                return [after_month(recorded.stream_id, day)]
             case TierAssessed(month):
-                return [SetTimer(_morning_after_month(calendar, month_after(f"{month}-01")))]
+                return [after_month(recorded.stream_id, month_after(f"{month}-01"))]
             case CustomerErased() | CustomerContactErased():
                 return [WithdrawTimer()]
             case _:
                 return []
 
     events = frozenset({"customer-registered", "tier-assessed", "customer-erased", "customer-contact-erased"})
-    return TimerRule("customer-tier", 1, events, changes)
+    return TimerRule("customer-tier", 2, events, changes)
 
 
 def tier_timer(handler: Handler, facts: Facts, calendar: Calendar) -> Timer:
