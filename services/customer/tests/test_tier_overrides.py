@@ -30,7 +30,7 @@ from customer.domain.refusals import (
 )
 from customer.domain.state import TierOverride
 from customer.tier_overrides import OVERRIDE_DAYS_MAX
-from customer.timers import override_timer, tier_timer
+from customer.timers import override_timer
 
 from tests.support.specification import Specification
 
@@ -136,9 +136,7 @@ class Overridden(Tiered):
 
     def __init__(self, start: datetime, average: int) -> None:
         super().__init__(start, average)
-        self.loop = self.looping(
-            [tier_timer(self.customers, self.facts, CALENDAR), override_timer(self.customers, CALENDAR)]
-        )
+        self.loop = self.looping([self.assessing(), override_timer(self.customers, CALENDAR)])
 
     async def override(self, subject: UUID, tier, valid_until: date) -> None:
         on = CALENDAR.business_date(self.clock.now())

@@ -14,6 +14,7 @@ from customer.domain.commands import AssessTier, Details, EraseCustomer, Registe
 from customer.domain.customer import customer_decider
 from customer.domain.events import CustomerErased, CustomerRegistered, TierAssessed
 from customer.domain.refusals import CustomerIsErased, CustomerNotRegistered
+from customer.domain.tier_rules import TierRuleVersions
 from customer.months import month_after
 from customer.tiers import assessing
 from customer.timers import review_timer, tier_rule, tier_timer
@@ -187,8 +188,14 @@ class Tiered(Year):
     def __init__(self, start: datetime, average: int) -> None:
         super().__init__(start)
         self.average, self.derived_from = average, start
-        timer = tier_timer(self.customers, self.facts, CALENDAR)
-        self.loop = self.looping([timer])
+        self.rules = TierRuleVersions()
+        self.loop = self.looping([self.assessing()])
+
+    def assessing(self):
+        return tier_timer(self.customers, self.facts, self.versions, CALENDAR)
+
+    async def versions(self):
+        return self.rules
 
     def effective(self, subject):
         """From when each assessment of a customer is effective."""

@@ -325,7 +325,7 @@ class CustomerTierAssessed(CustomerContextEvent):
     """A whole month, YYYY-MM, was assessed: the tier of the customer from now on, by that version of the rules; null where none
     is known yet. While an override stands, that one is in force.
 
-    `because`: the month reaches the tier (`met`), it is below and the tier is left after two such months (`grace`), or what the
+    `because`: the month reaches the tier (`met`), it is below and the tier is not left yet (`grace`), or what the
     customer had in the month is unknown and the tier stands (`unknown`). `currency`: in which the rules compare.
     """
 

@@ -78,6 +78,7 @@ from customer.domain.refusals import (
 )
 from customer.domain.state import Customer
 from customer.domain.tag import tag_decider
+from customer.domain.tier_rules import tier_rules_decider
 from customer.exports import exportables
 from customer.facts import FIELDS, TAGS
 from customer.files import LIMITS, CustomerFiles
@@ -91,6 +92,7 @@ from customer.retention import RETENTION, Kept, Retention, RetentionHolds, kept_
 from customer.tagging import CHANGE_TAGS, CustomerTags
 from customer.tags import Tags
 from customer.tier_overrides import OVERRIDE_DAYS_MAX, OVERRIDE_TIER, TierOverrides
+from customer.tier_rulebook import ADOPT_TIER_RULES, TierRulebook
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
 T = TypeVar("T")
@@ -178,6 +180,8 @@ class CustomerService:
     """The tags, and those of customers."""
     overrides: TierOverrides = field(init=False)
     """The overrides of the tiers of customers."""
+    rulebook: TierRulebook = field(init=False)
+    """The rules of tiers."""
     exports: Exports = field(init=False)
     """The files that are made of lists; only a process that has a storage makes and gives them."""
     keeper: FileKeeper | None = field(init=False)
@@ -205,6 +209,9 @@ class CustomerService:
         object.__setattr__(self, "tagging", tagging)
         overrides = TierOverrides(self.handler, self.store, self.today, self.override_days_max)
         object.__setattr__(self, "overrides", overrides)
+        of_rules = CommandHandler(tier_rules_decider, self.store, self.catalogue, self.handler.keys)
+        rulebook = TierRulebook(of_rules, self.store, self.catalogue, self.today)
+        object.__setattr__(self, "rulebook", rulebook)
         bulk_kinds = {
             ASSIGN_BRANCH: assigning,
             CHANGE_TAGS: tagging.of_many(
@@ -230,6 +237,7 @@ class CustomerService:
             LIFT_LEGAL_HOLD: Proposable(
                 LiftLegalHold, ERASURE_APPROVERS, PROPOSALS_LIVE, self.handler.handle, "解除法定冻结保全"
             ),
+            ADOPT_TIER_RULES: rulebook.proposable(TIER_APPROVERS, PROPOSALS_LIVE),
             OVERRIDE_TIER: overrides.proposable(TIER_APPROVERS, PROPOSALS_LIVE),
             **starts(many),
             **releases(made_of_lists),

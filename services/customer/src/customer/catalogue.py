@@ -15,6 +15,7 @@ from chassis.write.operations import OPERATIONS
 
 from customer.domain.events import STORED_NAMES, UPCASTS
 from customer.domain.tag import TAGS
+from customer.domain.tier_rules import TIER_RULES
 
 CONTEXT: Final = "customer"
 SCHEMA: Final = "store_customer"
@@ -36,6 +37,7 @@ def catalogue() -> Catalogue:
         | FILES
         | EXPORTS
         | NOTICES
-        | TAGS,
+        | TAGS
+        | TIER_RULES,
         upcasts=UPCASTS,
     )

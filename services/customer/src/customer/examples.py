@@ -79,6 +79,8 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "field": "phone",
     "value": "13800001234",
     "tier": "potential",
+    "from_month": "2027-01",
+    "grace_months": 1,
     "valid_until": "2026-12-31",
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 }

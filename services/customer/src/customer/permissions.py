@@ -33,7 +33,7 @@ ERASURE_APPROVERS: Final = frozenset({COMPLIANCE})
 BULK_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject the start of a bulk run which another person proposed."""
 TIER_APPROVERS: Final = frozenset({COMPLIANCE})
-"""The roles that may approve or reject the override of a tier which another person proposed."""
+"""The roles that may approve or reject an override of a tier, or rules of tiers, which another person proposed."""
 EXPORT_APPROVERS: Final = frozenset({COMPLIANCE})
 """The roles that may approve or reject a large export which another person proposed (R090)."""
 
@@ -45,6 +45,7 @@ roles see all."""
 _NEW_CUSTOMER: Final = no_rows("the customer is registered by it, and has no branch yet")
 _NO_ROWS: Final = no_rows("it says what lists can be asked for, and shows no customer")
 _A_TAG: Final = no_rows("it is about a tag of the whole bank, and shows no customer")
+_RULES: Final = no_rows("it is about the rules of the whole bank, and shows no customer")
 _A_NOTICE: Final = no_rows("a provider names the message that it was given, and is told nothing")
 
 _ASKS: Final = "it shows what is there when it is asked"
@@ -60,6 +61,7 @@ _CALLED: Final = "a tag is called so, and stands for another one, for everybody 
 _OVERRIDES: Final = (
     "a tier is overridden from when that is commanded, or approved; the day on which it lapses is in its body"
 )
+_ADOPTS: Final = "rules begin with a later month, which is in the body"
 _READS: Final = "it says that the caller has read it now"
 
 ROUTES: Final[dict[str, Rights]] = {
@@ -96,6 +98,8 @@ ROUTES: Final[dict[str, Rights]] = {
     "override_tier": Rights(_SERVING - {TELLER}, BRANCH, _OVERRIDES),
     "propose_tier_override": Rights(_SERVING - {TELLER}, BRANCH, _OVERRIDES),
     "end_tier_override": Rights(_SERVING - {TELLER}, BRANCH, _OVERRIDES),
+    "list_tier_rules": Rights(_STAFF, _RULES),
+    "propose_tier_rules": Rights(frozenset({ADMINISTRATOR}), _RULES, _ADOPTS),
     "attach_file": Rights(_SERVING, BRANCH, _OF_FILES),
     "list_files": Rights(_LOOKING | {AUDITOR}, BRANCH),
     "read_file": Rights(_LOOKING, BRANCH, _ASKS),
@@ -159,6 +163,7 @@ HIGH_PRIVILEGE: Final = frozenset(
         "propose_customer_export",
         "read_customer_export",
         "remove_tags",
+        "propose_tier_rules",
         "override_tier",
         "propose_tier_override",
         "end_tier_override",

@@ -20,6 +20,7 @@ from chassis.write.operations import OPERATIONS
 from contracts import customer as public
 
 from customer.domain.events import DETAILS, registered_v1_to_v2
+from customer.domain.tier_rules import TIER_RULES
 
 
 class Published(NamedTuple):
@@ -79,6 +80,7 @@ STORED_NAMES_TOLD: Final = frozenset(PUBLIC)
 _KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim"}) | {
     "average_minor",
     "average_before_minor",
+    "averages_earlier_minor",
 }
 _OF_ANOTHER: Final = frozenset(DETAILS)
 """Fields that describe the party of a disputed reference. It may be another person, so they are not
@@ -89,7 +91,17 @@ SAID_ALREADY: Final = frozenset({"tag-took-over"})
 NOT_TOLD: Final = frozenset({"legal-hold-placed", "legal-hold-lifted", "erasure-deferred"})
 """Who reads the topic need not know of a legal hold, and its customer must not learn of it through somebody who does."""
 _UNPUBLISHED: Final = frozenset().union(
-    OPERATIONS, PROPOSALS, BULK_RUNS, SEARCHES, SAGAS, FILES, EXPORTS, NOTICES, NOT_TOLD, SAID_ALREADY
+    OPERATIONS,
+    PROPOSALS,
+    BULK_RUNS,
+    SEARCHES,
+    SAGAS,
+    FILES,
+    EXPORTS,
+    NOTICES,
+    TIER_RULES,
+    NOT_TOLD,
+    SAID_ALREADY,
 )
 
 _bodies: Final = msgspec.json.Decoder(_Body)
@@ -98,7 +110,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def published(stored: StoredEvent) -> Published | None:
     """Returns the public event of a stored event, of any version; None for acts of operators, proposals, bulk
-    runs, searches, sagas, files, exports, notices, legal holds, and what another event says already."""
+    runs, searches, sagas, files, exports, notices, rules of tiers, legal holds, and what another event says already."""
     if stored.name in _UNPUBLISHED:
         return None
     data = _bodies.decode(stored.body).data

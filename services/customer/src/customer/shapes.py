@@ -263,7 +263,7 @@ class CustomerTier(BaseModel):
     """The tier in force, since `since`: that of the override while one stands, else `assessed`, which is what the rules give.
 
     `assessed` is the tier as the assessment of the last whole month left it, by that version of the rules; null where none is known.
-    `because`: the month reaches the tier (`met`), it is below and the tier is left after two such months (`grace`), or its
+    `because`: the month reaches the tier (`met`), it is below and the tier is not left yet (`grace`), or its
     average daily AUM is unknown and the tier stands (`unknown`).
     """
 

@@ -1,16 +1,20 @@
-"""The routes of tiers (客户层级)."""
+"""The routes of tiers (客户层级): their rules, and the overrides of customers."""
 
-from typing import Annotated, Any, Final
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
+from chassis.money import CurrencyCode, decimal_text, exponent, minor_units
 from chassis.proposals.routes import PROPOSED, ProposalAnswer, proposed
 from chassis.web import (
     Dependencies,
     ExplainedBody,
+    Page,
     consistency_token,
     entity_tag,
     refusals,
 )
+from chassis.web.formats import Month
 from chassis.write.deciding import (
     CommandContext,
     CommandKeyReused,
@@ -19,6 +23,7 @@ from chassis.write.deciding import (
     VersionMismatch,
 )
 from fastapi import APIRouter, Depends, Path, Response
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from customer.application import CustomerService
 from customer.catalogue import CONTEXT
@@ -28,7 +33,85 @@ from customer.domain.refusals import (
     TierOverrideNeedsApproval,
     TierOverrideTermInvalid,
 )
+from customer.domain.tier_rules import (
+    GRACE_MONTHS_MAX,
+    TIERS,
+    Threshold,
+    TierRules,
+    TierRulesInvalid,
+    TierRulesNotAhead,
+    TierRulesOutdated,
+    TooManyTierRules,
+)
+from customer.panorama.schema import MONTH_PATTERN
 from customer.shapes import Done, TierOverrideBody
+from customer.tier_rulebook import AdoptedRules
+
+AboveLowest = Literal["potential", "wealth", "private"]
+Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,16}([.][0-9]{1,4})?$")]
+
+
+class ThresholdBody(BaseModel):
+    """The average daily AUM of a month from which on a customer is in a tier, inclusive, as text such as "500000.00"."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tier: AboveLowest
+    amount: Amount
+
+
+class TierRulesBody(ExplainedBody):
+    """A version of the rules: where each tier begins, the higher at the larger amount. A tier that is left out is given by no rule.
+
+    `from_month`: the first month that is assessed by it. `grace_months`: months below a tier that do not leave it yet.
+    """
+
+    from_month: Annotated[str, StringConstraints(pattern=MONTH_PATTERN)]
+    currency: CurrencyCode
+    thresholds: list[ThresholdBody] = Field(min_length=1, max_length=len(TIERS) - 1)
+    grace_months: int = Field(ge=0, le=GRACE_MONTHS_MAX)
+
+    @model_validator(mode="after")
+    def _in_minor_units(self) -> Self:
+        """Refuses what its currency does not have, instead of rounding it."""
+        self.said()
+        return self
+
+    def said(self) -> TierRules:
+        """As the domain says it; the number of the version comes with the proposal."""
+        places = exponent(self.currency)
+        found = [Threshold(one.tier, minor_units(one.amount, places)) for one in self.thresholds]
+        highest_first = sorted(found, key=lambda one: TIERS.index(one.tier), reverse=True)
+        return TierRules(0, self.currency, tuple(highest_first), self.grace_months, self.from_month)
+
+
+class ThresholdShown(BaseModel):
+    """Where a tier begins: at this average daily AUM of a month, inclusive."""
+
+    tier: AboveLowest
+    amount: str
+    amount_minor: int
+
+
+class TierRulesShown(BaseModel):
+    """A version of the rules, by which months from `from_month` on are assessed, and before the next version begins; `in_force`: the
+    running month is. `actor` adopted what `proposed_by` proposed. The version that is built in has neither, nor a first month."""
+
+    version: int
+    from_month: Month | None
+    in_force: bool
+    currency: str
+    thresholds: list[ThresholdShown]
+    grace_months: int
+    recorded_at: datetime | None
+    actor: str | None
+    proposed_by: str | None
+    reason: str | None
+
+
+class TierRulesPage(Page[TierRulesShown]):
+    """All versions, the newest first; they fit into one page."""
+
 
 CustomerPath = Annotated[UUID, Path(description="the customer")]
 _ENDED: Final[dict[int | str, dict[str, Any]]] = {
@@ -48,8 +131,18 @@ _PROPOSED: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+_RULES_PROPOSED: Final[dict[int | str, dict[str, Any]]] = {
+    **PROPOSED,
+    **refusals(VersionMismatch, TierRulesOutdated, TooManyTierRules),
+    **refusals(CommandKeyReused, TierRulesNotAhead, TierRulesInvalid),
+}
+_LISTED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the version of the list"}}}
+}
+
+
 def add_tiers(router: APIRouter, service: CustomerService, dependencies: Dependencies) -> None:
-    """Adds the routes of the tiers of customers."""
+    """Adds the routes of the rules of tiers, and of the tiers of customers."""
     Commanding = Annotated[CommandContext, Depends(dependencies.commanding)]
     Expected = Annotated[int, Depends(dependencies.expected_version)]
 
@@ -91,6 +184,45 @@ def add_tiers(router: APIRouter, service: CustomerService, dependencies: Depende
     ) -> Done:
         """Withdraws the override of the customer's tier: what the rules give is in force again. Nothing where none stands."""
         return _done(response, await service.overrides.end(customer_id, context, version))
+
+    @router.get("/tier-rules", responses=_LISTED)
+    async def list_tier_rules(response: Response) -> TierRulesPage:
+        """The versions of the rules of tiers, the newest first, each with the month from which on it holds, who adopted it and why."""
+        found, version = await service.rulebook.listed()
+        response.headers["ETag"] = entity_tag(version)
+        return TierRulesPage(items=[_rules_shown(one) for one in found])
+
+    @router.post("/tier-rules", status_code=202, responses=_RULES_PROPOSED)
+    async def propose_tier_rules(
+        response: Response, context: Commanding, version: Expected, body: TierRulesBody
+    ) -> ProposalAnswer:
+        """Proposes a version of the rules of tiers from a later month on (R021). A second person approves it; the approval is refused
+        once that month has begun, or another version was adopted. What was assessed stays as it is."""
+        asked = service.rulebook.propose(service.eyes, body.said(), context, version)
+        return proposed(response, CONTEXT, await asked)
+
+
+def _rules_shown(one: AdoptedRules) -> TierRulesShown:
+    rules, metadata = one.rules, one.metadata
+    return TierRulesShown(
+        version=rules.version,
+        from_month=rules.from_month,
+        in_force=one.in_force,
+        currency=rules.currency,
+        thresholds=[
+            ThresholdShown(
+                tier=each.tier,  # type: ignore[arg-type]  # the lowest has none
+                amount=decimal_text(each.at_least_minor, rules.currency),
+                amount_minor=each.at_least_minor,
+            )
+            for each in reversed(rules.thresholds)
+        ],
+        grace_months=rules.grace_months,
+        recorded_at=None if metadata is None else metadata.recorded_at,
+        actor=None if metadata is None else metadata.actor,
+        proposed_by=None if metadata is None else metadata.proposed_by,
+        reason=None if metadata is None else metadata.reason,
+    )
 
 
 def _done(response: Response, outcome: Outcome[Any]) -> Done:

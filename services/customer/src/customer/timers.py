@@ -48,6 +48,7 @@ from customer.domain.events import (
     TierOverrideEnded,
 )
 from customer.domain.refusals import CustomerIsErased, ReferenceSettled
+from customer.domain.tier_rules import TierRuleVersions
 from customer.months import month_after
 from customer.notices import CLAIM_WAITS
 from customer.notices import PROPOSAL_WAITS as PROPOSAL_TEXT
@@ -56,6 +57,7 @@ from customer.settings import CustomerSettings
 from customer.tiers import assessing
 
 Facts = Callable[[UUID], Awaitable[Mapping[str, Any] | None]]
+Rules = Callable[[], Awaitable[TierRuleVersions]]
 CLAIMS_WAIT: Final = timedelta(hours=4)
 """The working time that a claimed number waits before somebody is asked to look at it."""
 ASSESSED_WITHIN: Final = timedelta(hours=3)
@@ -196,15 +198,16 @@ def tier_rule(calendar: Calendar) -> TimerRule:
     return TimerRule("customer-tier", 2, events, changes)
 
 
-def tier_timer(handler: Handler, facts: Facts, calendar: Calendar) -> Timer:
-    """Assesses the last whole month of a customer, however late the timer is. `facts`: those of a customer now.
+def tier_timer(handler: Handler, facts: Facts, rules: Rules, calendar: Calendar) -> Timer:
+    """Assesses the last whole month of a customer, however late the timer is. `facts`: those of a customer now. `rules`: all versions
+    that were adopted before the running month.
 
     The assessment is effective from the morning after that month, also where the timer was set for one before it.
     """
 
     async def give(due: Due, context: CommandContext, version: int) -> Any:
         day = calendar.business_date(context.now).isoformat()
-        command = assessing(await facts(due.subject), day)
+        command = assessing(await facts(due.subject), day, await rules())
         since = _morning_after_month(calendar, f"{command.month}-01")
         context = structs.replace(context, effective_at=since)
         return await handler.handle(due.subject, command, context, version, asked="assess-tier")
@@ -265,7 +268,7 @@ async def timers(settings: CustomerSettings, clock: Clock) -> AsyncIterator[Time
                 review_timer(write.handler, calendar),
                 erasure_timer(service, calendar),
                 claim_timer(write.handler, notices, calendar),
-                tier_timer(write.handler, service.facts_now, calendar),
+                tier_timer(write.handler, service.facts_now, service.rulebook.versions, calendar),
                 override_timer(write.handler, calendar),
                 saga_timer(handler_of(write)),
                 waiting_timer(service.eyes.kinds, notices, PROPOSAL_TEXT),

@@ -19,6 +19,7 @@ from customer.domain.events import (
     Tier,
 )
 from customer.domain.state import TierOverride
+from customer.domain.tier_rules import TierRuleVersions
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -279,12 +280,14 @@ class ChangeTags(msgspec.Struct, frozen=True):
 
 
 class AssessTier(msgspec.Struct, frozen=True):
-    """A whole month, YYYY-MM, is assessed: its average daily AUM and that of the month before, in the currency of the rules; None
-    where it is unknown."""
+    """A whole month, YYYY-MM, is assessed: its average daily AUM and that of the month before, in the currency of the rules of each;
+    None where it is unknown. `earlier_minor`: the months before those, the latest first, where the grace is longer."""
 
     month: str
     average_minor: int | None
     average_before_minor: int | None = None
+    earlier_minor: tuple[int | None, ...] = ()
+    rules: TierRuleVersions = TierRuleVersions()
 
 
 class OverrideTier(msgspec.Struct, frozen=True):

@@ -320,9 +320,9 @@ class TagRemoved(Event, frozen=True):
 class TierAssessed(Event, frozen=True):
     """A whole month, YYYY-MM, was assessed: the tier of the customer from now on, by that version of the rules (R021).
 
-    `because`: the average of the month reaches it (`met`), it is below and the tier is left after two such months (`grace`), or
-    the average is unknown and the tier stands (`unknown`); None where there was none. The averages are of daily AUM in integer
-    minor units, of the month and of the one before; None where unknown.
+    `because`: the average of the month reaches it (`met`), it is below and the tier is not left yet (`grace`), or the average is
+    unknown and the tier stands (`unknown`); None where there was none. The averages are of daily AUM in integer minor units, of the
+    month, of the one before, and of those before it where the rules give a longer grace; None where unknown.
     """
 
     month: str
@@ -332,6 +332,7 @@ class TierAssessed(Event, frozen=True):
     currency: str
     average_minor: int | None = None
     average_before_minor: int | None = None
+    averages_earlier_minor: tuple[int | None, ...] = ()
 
 
 class TierOverridden(Event, frozen=True):
