@@ -217,6 +217,9 @@ class CustomerService:
             CHANGE_TAGS: tagging.of_many(
                 Approval(TAGGED_ALONE_MAX, BULK_APPROVERS, STARTS_LIVE, "批量调整客户标签")
             ),
+            OVERRIDE_TIER: overrides.of_many(
+                Approval(0, BULK_APPROVERS, STARTS_LIVE, "批量人工调整客户层级")
+            ),
         }
         many = Bulk(self.store, self.catalogue, self.handler.keys, bulk_kinds, self.clock)
         object.__setattr__(self, "bulk", many)

@@ -147,6 +147,7 @@ ASKED: Final = (
             "watch_customers",
             "prepare_branch_assignment",
             "prepare_tagging",
+            "prepare_tier_overrides",
         ),
         PERMISSIONS,
     ),

@@ -276,11 +276,15 @@ class CustomerTier(BaseModel):
     override: TierOverrideShown | None
 
 
-class TierOverrideBody(ExplainedBody):
-    """The tier that the customer is put into, why, and the business date on which that lapses."""
+class TierOverrideStated(BaseModel):
+    """The tier that a customer is put into, and the business date on which that lapses."""
 
     tier: Tier
     valid_until: BusinessDate
+
+
+class TierOverrideBody(ExplainedBody, TierOverrideStated):
+    """The tier that the customer is put into, why, and the business date on which that lapses."""
 
 
 class CustomerShown(BaseModel):

@@ -4,9 +4,13 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
+from chassis.bulk import BulkOversized
+from chassis.bulk.routes import PREPARED, BulkAnswer, prepared
+from chassis.lists import ConditionInvalid, FieldNotPermitted, QueryTooSlow, question
 from chassis.money import CurrencyCode, decimal_text, exponent, minor_units
 from chassis.proposals.routes import PROPOSED, ProposalAnswer, proposed
 from chassis.web import (
+    Asking,
     Dependencies,
     ExplainedBody,
     Page,
@@ -33,6 +37,7 @@ from customer.domain.refusals import (
     TierOverrideNeedsApproval,
     TierOverrideTermInvalid,
 )
+from customer.domain.state import TierOverride
 from customer.domain.tier_rules import (
     GRACE_MONTHS_MAX,
     TIERS,
@@ -43,8 +48,10 @@ from customer.domain.tier_rules import (
     TierRulesOutdated,
     TooManyTierRules,
 )
+from customer.lists import FACTS_LIST, scope_of
 from customer.panorama.schema import MONTH_PATTERN
-from customer.shapes import Done, TierOverrideBody
+from customer.selecting import may_of
+from customer.shapes import Done, SelectionBody, TierOverrideBody, TierOverrideStated
 from customer.tier_rulebook import AdoptedRules
 
 AboveLowest = Literal["potential", "wealth", "private"]
@@ -113,6 +120,11 @@ class TierRulesPage(Page[TierRulesShown]):
     """All versions, the newest first; they fit into one page."""
 
 
+class TierOverridesBody(SelectionBody, TierOverrideStated):
+    """The tier that customers are put into, the business date on which that lapses, and which customers: these, or those who meet a
+    condition on their facts now."""
+
+
 CustomerPath = Annotated[UUID, Path(description="the customer")]
 _ENDED: Final[dict[int | str, dict[str, Any]]] = {
     200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the customer's version"}}},
@@ -138,6 +150,14 @@ _RULES_PROPOSED: Final[dict[int | str, dict[str, Any]]] = {
 }
 _LISTED: Final[dict[int | str, dict[str, Any]]] = {
     200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the version of the list"}}}
+}
+
+
+_PREPARED: Final[dict[int | str, dict[str, Any]]] = {
+    **PREPARED,
+    **refusals(ConditionInvalid, FieldNotPermitted, QueryTooSlow, CommandKeyReused, BulkOversized),
+    **refusals(TooManyConflicts, CustomerNotRegistered),
+    **refusals(ConditionInvalid, CommandKeyReused, BulkOversized, TierOverrideTermInvalid),
 }
 
 
@@ -184,6 +204,24 @@ def add_tiers(router: APIRouter, service: CustomerService, dependencies: Depende
     ) -> Done:
         """Withdraws the override of the customer's tier: what the rules give is in force again. Nothing where none stands."""
         return _done(response, await service.overrides.end(customer_id, context, version))
+
+    @router.post("/customers/tier-overrides", status_code=201, responses=_PREPARED)
+    async def prepare_tier_overrides(
+        response: Response, context: Commanding, caller: Asking, body: TierOverridesBody
+    ) -> BulkAnswer:
+        """Lists customers who are to be put into a tier (R024), of a condition those who meet it now. Nothing is done until the run is
+        started, which takes a second person."""
+        asked = question(FACTS_LIST, may_of(caller), body.where)
+        those = await service.to_change(scope_of(caller), asked, body.customers)
+        run = await service.overrides.prepare(
+            service.bulk,
+            TierOverride(body.tier, body.valid_until),
+            those.customers,
+            context,
+            asked=[body.tier, body.valid_until, *those.asked],
+            selection=those.words,
+        )
+        return prepared(response, CONTEXT, run)
 
     @router.get("/tier-rules", responses=_LISTED)
     async def list_tier_rules(response: Response) -> TierRulesPage:

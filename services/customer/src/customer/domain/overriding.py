@@ -4,6 +4,7 @@ The assessment of each month goes on beside an override, and never ends it. When
 """
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Final, assert_never
 
 from msgspec import UNSET, structs
@@ -27,8 +28,7 @@ def decide_tiers(command: TierCommand, customer: Customer) -> Sequence[TierEvent
         case AssessTier():
             return decide_tier(command, customer)
         case OverrideTier(tier, valid_until, on, valid_until_max, approved, replaces):
-            if not on < valid_until <= valid_until_max:
-                raise TierOverrideTermInvalid(f"after {on}, up to {valid_until_max}")
+            require_term(valid_until, on, valid_until_max)
             if tier in PRIVILEGED and not approved:
                 raise TierOverrideNeedsApproval(tier)
             if replaces is not UNSET and replaces != stands:
@@ -41,6 +41,12 @@ def decide_tiers(command: TierCommand, customer: Customer) -> Sequence[TierEvent
             return [TierOverrideEnded(because, customer.tier)]
         case _:
             assert_never(command)
+
+
+def require_term(valid_until: date, on: date, valid_until_max: date) -> None:
+    """Raises TierOverrideTermInvalid where an override that is given on a business date would not stand, or stand too long."""
+    if not on < valid_until <= valid_until_max:
+        raise TierOverrideTermInvalid(f"after {on}, up to {valid_until_max}")
 
 
 def evolve_tiers(customer: Customer, event: TierEvent) -> Customer:
