@@ -219,7 +219,7 @@ async def test_a_year_assesses_each_month_of_each_customer_once():
     await year.do(ZHANG, RegisterCustomer(Details(name="张伟")))
     await year.do(LI, RegisterCustomer(Details(name="李娜")))
     await year.pass_until(datetime(2026, 6, 15, tzinfo=UTC))
-    await year.do(LI, EraseCustomer(date(2026, 6, 15), (), ()))
+    await year.do(LI, EraseCustomer((), (), date(2026, 6, 15)))
     await year.pass_until(datetime(2026, 12, 31, tzinfo=UTC))
     of_zhang = year.happened(ZHANG, TierAssessed)
     assert [event.month for event, _ in of_zhang] == [f"2026-{month:02d}" for month in range(1, 12)]
