@@ -17,6 +17,7 @@ from customer.catalogue import catalogue
 from customer.derived.customer_facts import VIEW
 from customer.domain.commands import Details, EraseCustomer, RegisterCustomer
 from customer.domain.events import TierAssessed
+from customer.domain.tier_rules import TierRuleVersions
 from customer.queries import Queries
 from customer.timers import tier_timer
 
@@ -28,6 +29,10 @@ from .test_timers import CALENDAR
 BEGINS = datetime(2026, 1, 15, tzinfo=UTC)
 ALL_DUE = CALENDAR.at(date(2026, 2, 1), time(12))
 A, B, C, D, E = [uuid5(UUID(int=7), name) for name in "abcde"]
+
+
+async def built_in():
+    return TierRuleVersions()
 
 
 class Assessing:
@@ -77,7 +82,7 @@ class Assessing:
         """A process of the role, as its loop and its lease."""
         row, table = PostgresLease(self.url, self.schema, TIMERS_LEASE), PostgresTimers(self.url, self.schema)
         lease = Lease(row, self.clock)
-        timer = tier_timer(self.handler, facts or self.facts, CALENDAR)
+        timer = tier_timer(self.handler, facts or self.facts, built_in, CALENDAR)
         decode = catalogue().decode
         loop = TimerLoop("timers", [timer], self.store, decode, table, lease, self.clock, generation="1")
         try:
