@@ -91,6 +91,7 @@ from customer.queries import MovementsWanted, Queries
 from customer.retention import RETENTION, Kept, Retention, RetentionHolds, kept_until, years_after
 from customer.tagging import CHANGE_TAGS, CustomerTags
 from customer.tags import Tags
+from customer.tier_history import TierHistory
 from customer.tier_overrides import OVERRIDE_DAYS_MAX, OVERRIDE_TIER, TierOverrides
 from customer.tier_rulebook import ADOPT_TIER_RULES, TierRulebook
 
@@ -182,6 +183,8 @@ class CustomerService:
     """The overrides of the tiers of customers."""
     rulebook: TierRulebook = field(init=False)
     """The rules of tiers."""
+    tiers: TierHistory = field(init=False)
+    """What the tiers of customers were."""
     exports: Exports = field(init=False)
     """The files that are made of lists; only a process that has a storage makes and gives them."""
     keeper: FileKeeper | None = field(init=False)
@@ -212,6 +215,8 @@ class CustomerService:
         of_rules = CommandHandler(tier_rules_decider, self.store, self.catalogue, self.handler.keys)
         rulebook = TierRulebook(of_rules, self.store, self.catalogue, self.today)
         object.__setattr__(self, "rulebook", rulebook)
+        history = TierHistory(self.handler, self.store, self.catalogue, self.business_date)
+        object.__setattr__(self, "tiers", history)
         bulk_kinds = {
             ASSIGN_BRANCH: assigning,
             CHANGE_TAGS: tagging.of_many(

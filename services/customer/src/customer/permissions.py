@@ -98,6 +98,8 @@ ROUTES: Final[dict[str, Rights]] = {
     "override_tier": Rights(_SERVING - {TELLER}, BRANCH, _OVERRIDES),
     "propose_tier_override": Rights(_SERVING - {TELLER}, BRANCH, _OVERRIDES),
     "end_tier_override": Rights(_SERVING - {TELLER}, BRANCH, _OVERRIDES),
+    "get_tier": Rights(_LOOKING | {AUDITOR}, BRANCH),
+    "list_tier_history": Rights(_LOOKING | {AUDITOR}, BRANCH),
     "list_tier_rules": Rights(_STAFF, _RULES),
     "propose_tier_rules": Rights(frozenset({ADMINISTRATOR}), _RULES, _ADOPTS),
     "attach_file": Rights(_SERVING, BRANCH, _OF_FILES),

@@ -1,6 +1,6 @@
 """The routes of tiers (客户层级): their rules, and the overrides of customers."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
@@ -14,23 +14,31 @@ from chassis.web import (
     Dependencies,
     ExplainedBody,
     Page,
+    Paging,
     consistency_token,
+    cursor,
+    cursor_values,
     entity_tag,
+    paging,
     refusals,
 )
-from chassis.web.formats import Month
+from chassis.web.formats import Month, StatedDay
+from chassis.web.paging import CursorInvalid
+from chassis.web.problems import RequestInvalid
 from chassis.write.deciding import (
     CommandContext,
     CommandKeyReused,
     Outcome,
+    SubjectUnknown,
     TooManyConflicts,
     VersionMismatch,
 )
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from customer.application import CustomerService
 from customer.catalogue import CONTEXT
+from customer.domain.events import Tier, TierAssessed
 from customer.domain.refusals import (
     CustomerIsErased,
     CustomerNotRegistered,
@@ -52,6 +60,7 @@ from customer.lists import FACTS_LIST, scope_of
 from customer.panorama.schema import MONTH_PATTERN
 from customer.selecting import may_of
 from customer.shapes import Done, SelectionBody, TierOverrideBody, TierOverrideStated
+from customer.tier_history import TierChange
 from customer.tier_rulebook import AdoptedRules
 
 AboveLowest = Literal["potential", "wealth", "private"]
@@ -116,6 +125,45 @@ class TierRulesShown(BaseModel):
     reason: str | None
 
 
+class TierChangeShown(BaseModel):
+    """An event of a customer's tier: who gave it, when and why, and the tier in force after it.
+
+    `assessed` is what the rules give, `override` the override that stands, and `valid_until` when it lapses. `because`, `month` and
+    `rules` are of an assessment. `actor` approved what `proposed_by` proposed.
+    """
+
+    event_id: UUID
+    sequence: int
+    change: Literal["assessed", "overridden", "lapsed", "withdrawn", "erased"]
+    tier: Tier | None
+    assessed: Tier | None
+    override: Tier | None
+    valid_until: date | None
+    because: Literal["met", "grace", "unknown"] | None
+    month: Month | None
+    rules: int | None
+    recorded_at: datetime
+    effective_at: datetime
+    actor: str
+    post: str | None
+    proposed_by: str | None
+    reason: str | None
+
+
+class TierHistoryPage(Page[TierChangeShown]):
+    """A page of the history of a customer's tier, oldest first."""
+
+
+class TierOnDay(BaseModel):
+    """The tier that was in force at the end of a business date, what the rules gave by then, and the event that gave it: the override that
+    stood, else the last assessment; null where there was neither."""
+
+    as_of: date
+    tier: Tier | None
+    assessed: Tier | None
+    given_by: TierChangeShown | None
+
+
 class TierRulesPage(Page[TierRulesShown]):
     """All versions, the newest first; they fit into one page."""
 
@@ -126,6 +174,7 @@ class TierOverridesBody(SelectionBody, TierOverrideStated):
 
 
 CustomerPath = Annotated[UUID, Path(description="the customer")]
+Paged = Annotated[Paging, Depends(paging)]
 _ENDED: Final[dict[int | str, dict[str, Any]]] = {
     200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the customer's version"}}},
     **refusals(CustomerNotRegistered, VersionMismatch),
@@ -223,6 +272,36 @@ def add_tiers(router: APIRouter, service: CustomerService, dependencies: Depende
         )
         return prepared(response, CONTEXT, run)
 
+    @router.get(
+        "/customers/{customer_id}/tier",
+        responses=refusals(CustomerNotRegistered, SubjectUnknown, RequestInvalid),
+    )
+    async def get_tier(
+        customer_id: CustomerPath,
+        as_of: Annotated[
+            StatedDay | None, Query(description="a business date that has begun; today by default")
+        ] = None,
+    ) -> TierOnDay:
+        """The tier that was in force on a business date, with who gave it and why: by an assessment or by an override."""
+        today = service.today()
+        day = as_of or today
+        if day > today:
+            raise RequestInvalid(f"as_of is after {today}")
+        found = await service.tiers.on(customer_id, day)
+        given_by = None if found.given_by is None else _change_shown(found.given_by)
+        return TierOnDay(as_of=day, tier=found.tier, assessed=found.assessed, given_by=given_by)
+
+    @router.get(
+        "/customers/{customer_id}/tier/history",
+        responses=refusals(CustomerNotRegistered, SubjectUnknown, CursorInvalid),
+    )
+    async def list_tier_history(customer_id: CustomerPath, page: Paged) -> TierHistoryPage:
+        """What was assessed and overridden of the customer's tier, by whom, when and why, oldest first."""
+        after = 0 if page.after is None else cursor_values(page.after, int)[0]
+        found = await service.tiers.page(customer_id, after, page.limit)
+        following = cursor(found[-1].recorded.version) if len(found) == page.limit else None
+        return TierHistoryPage(items=[_change_shown(one) for one in found], next=following)
+
     @router.get("/tier-rules", responses=_LISTED)
     async def list_tier_rules(response: Response) -> TierRulesPage:
         """The versions of the rules of tiers, the newest first, each with the month from which on it holds, who adopted it and why."""
@@ -238,6 +317,29 @@ def add_tiers(router: APIRouter, service: CustomerService, dependencies: Depende
         once that month has begun, or another version was adopted. What was assessed stays as it is."""
         asked = service.rulebook.propose(service.eyes, body.said(), context, version)
         return proposed(response, CONTEXT, await asked)
+
+
+def _change_shown(one: TierChange) -> TierChangeShown:
+    recorded, metadata, override = one.recorded, one.recorded.metadata, one.after.tier_override
+    event = recorded.event if isinstance(recorded.event, TierAssessed) else None
+    return TierChangeShown(
+        event_id=recorded.event_id,
+        sequence=recorded.version,
+        change=one.change,
+        tier=one.after.tier_in_force,
+        assessed=one.after.tier,
+        override=None if override is None else override.tier,
+        valid_until=None if override is None else override.valid_until,
+        because=None if event is None else event.because,
+        month=None if event is None else event.month,
+        rules=None if event is None else event.rules,
+        recorded_at=metadata.recorded_at,
+        effective_at=metadata.effective_at,
+        actor=metadata.actor,
+        post=metadata.post,
+        proposed_by=metadata.proposed_by,
+        reason=metadata.reason,
+    )
 
 
 def _rules_shown(one: AdoptedRules) -> TierRulesShown:

@@ -88,6 +88,11 @@ class Customer(msgspec.Struct, frozen=True):
     tier_override: TierOverride | None = None
 
     @property
+    def tier_in_force(self) -> Tier | None:
+        """The tier of the override that stands, else the assessed one."""
+        return self.tier if self.tier_override is None else self.tier_override.tier
+
+    @property
     def registered(self) -> bool:
         """Whether the customer is registered."""
         return self.origin is not None
