@@ -16,7 +16,7 @@ from chassis.clock import SystemClock
 from chassis.observability import telemetry
 from chassis.privacy.tokens import Caller, development_token
 from chassis.web import create_app
-from crm_cli import demo_bank, demo_tags, panorama
+from crm_cli import demo_bank, demo_tags, demo_tiers, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
 from customer import bootstrap as customer_service
@@ -380,6 +380,29 @@ async def test_the_demo_bank_has_a_dictionary_of_tags_and_customers_who_have_the
         asked = {"where": f"tags has {tag}", "at_least": f"customer-{stored}"}
         found = (await web.get("/customers/selection/count", params=asked)).json()
         assert found["count"] == wanted, tag
+
+
+@pytest.mark.requirement("R022", "R024")
+async def test_the_demo_bank_has_a_customer_whose_tier_one_person_overrode_and_others_by_a_run(
+    taken_in: Any, web: httpx.AsyncClient, running: Running, bank: DemoBank
+) -> None:
+    caller = Caller("crm-up")
+    done = await demo_tiers.override(running.customer, bank, caller, CLOCK)
+    assert done == (1, len(bank.tagged) - 1)
+    assert done.in_run > 0
+    stored = running.heads()["customer"]
+    assert await demo_tiers.override(running.customer, bank, caller, CLOCK) == done
+    assert running.heads()["customer"] == stored, "once more changes nothing"
+    for tier, wanted in (("mass", 1), ("potential", done.in_run)):
+        asked = {"where": f"tier is {tier}", "at_least": f"customer-{stored}"}
+        assert (await web.get("/customers/selection/count", params=asked)).json()["count"] == wanted, tier
+    [first, *_] = (await web.get("/customers/selection", params={"where": "tier is mass"})).json()["items"]
+    now = (await web.get(f"/customers/{first['customer_id']}/tier")).json()
+    assert (now["tier"], now["given_by"]["change"], now["given_by"]["actor"]) == (
+        "mass",
+        "overridden",
+        "crm-up",
+    )
 
 
 @pytest.fixture

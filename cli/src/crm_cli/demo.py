@@ -5,13 +5,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
-from chassis.clock import SystemClock
+from chassis.clock import Clock, SystemClock
 from chassis.connections.transient import LOST, why
+from chassis.privacy.tokens import Caller
 from chassis.write.deciding import Refusal
 from customer.permissions import ROLES
+from customer.settings import CustomerSettings
 from sync_ingest.opening import opened
 from sync_ingest.reporting import result_of
 from sync_ingest.runs.ingest import Ingest
@@ -21,10 +23,12 @@ from crm_cli import demo_bank
 from crm_cli.answers import Json, answer
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.demo_tags import tagged
+from crm_cli.demo_tiers import overridden
 from crm_cli.exits import OK, RED, failed
 from crm_cli.person import caller_of
 from crm_cli.running import customer_settings, ingest_settings
 
+T = TypeVar("T")
 FEED_NAME = "demo-bank.jsonl"
 SHOWN_PERCENT = 20
 DEFAULT_PLAN = DemoPlan()
@@ -43,6 +47,13 @@ def demo(
     tags: Annotated[
         bool, typer.Option("--tags", help="tag some customers of the bank, once they are registered")
     ] = False,
+    tiers: Annotated[
+        bool,
+        typer.Option(
+            "--tiers",
+            help="override the tier of a customer of the bank, and those of others in a run that two persons start",
+        ),
+    ] = False,
     write: Annotated[Path | None, typer.Option(help="write the feed here instead of taking it in")] = None,
     as_json: Json = False,
 ) -> None:
@@ -56,6 +67,9 @@ def demo(
         return
     if tags:
         _tag(bank, as_json=as_json)
+        return
+    if tiers:
+        _override(bank, as_json=as_json)
         return
     try:
         with opened(ingest_settings(), progress=_reporter()) as ingest:
@@ -74,15 +88,25 @@ def demo(
 
 
 def _tag(bank: DemoBank, *, as_json: bool) -> None:
+    given = _given(tagged, bank, "change_tags")
+    answer({"customers": given}, f"demo bank: {given} customers have tags", as_json=as_json)
+
+
+def _override(bank: DemoBank, *, as_json: bool) -> None:
+    done = _given(overridden, bank, "prepare_tier_overrides")
+    text = f"demo bank: the tier of {done.alone} customer is overridden, and of {done.in_run} in a run"
+    answer({"overridden": done.alone, "in_run": done.in_run}, text, as_json=as_json)
+
+
+def _given(give: Callable[[CustomerSettings, DemoBank, Caller, Clock], T], bank: DemoBank, route: str) -> T:
     settings = customer_settings()
-    caller = caller_of(settings, None, ROLES["change_tags"])
+    caller = caller_of(settings, None, ROLES[route])
     try:
-        given = tagged(settings, bank, caller, SystemClock())
+        return give(settings, bank, caller, SystemClock())
     except Refusal as refusal:
         failed("demo", f"{refusal.title}: {refusal}")
     except LOST as lost:
         failed("demo", f"a server does not answer: {why(lost)}")
-    answer({"customers": given}, f"demo bank: {given} customers have tags", as_json=as_json)
 
 
 def _reporter() -> Callable[[Progress], None]:

@@ -1,6 +1,7 @@
 """The tags of the demo bank: a dictionary, and the customers to whom staff give them."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -29,17 +30,25 @@ async def tag(settings: CustomerSettings, bank: DemoBank, caller: Caller, clock:
                 await service.tagging.tags.define(name, "dictionary", commanding(caller, clock.now(), REASON))
             except TagNameTaken:
                 continue
-        given, until = 0, clock.now() + REGISTERED_WITHIN
-        for key, tags in bank.tagged:
-            customer = await _customer(service, bank.plan.source, key)
-            while customer is None and clock.now() < until:
-                await clock.sleep(LOOK_SECONDS)
-                customer = await _customer(service, bank.plan.source, key)
-            if customer is not None:
-                context = commanding(caller, clock.now(), REASON)
-                await service.tagging.change(customer, tags, (), context)
-                given += 1
+        given = 0
+        async for customer, tags in registered(service, bank, clock):
+            await service.tagging.change(customer, tags, (), commanding(caller, clock.now(), REASON))
+            given += 1
         return given
+
+
+async def registered(
+    service: CustomerService, bank: DemoBank, clock: Clock
+) -> AsyncIterator[tuple[UUID, Sequence[str]]]:
+    """The customers of the bank's tagged parties that are registered within `REGISTERED_WITHIN`, with their tags."""
+    until = clock.now() + REGISTERED_WITHIN
+    for key, tags in bank.tagged:
+        customer = await _customer(service, bank.plan.source, key)
+        while customer is None and clock.now() < until:
+            await clock.sleep(LOOK_SECONDS)
+            customer = await _customer(service, bank.plan.source, key)
+        if customer is not None:
+            yield customer, tags
 
 
 async def _customer(service: CustomerService, source: str, key: str) -> UUID | None:

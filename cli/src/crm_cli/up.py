@@ -410,6 +410,7 @@ class Supervisor:
         self.say(f"the first panorama: crm panorama --reference {DEMO_REFERENCE}")
         yield from self._ended(environment, "panorama", "--reference", DEMO_REFERENCE)
         yield from self._ended(environment, "demo", "--tags")
+        yield from self._ended(environment, "demo", "--tiers")
 
     def _token(self) -> str:
         from chassis.clock import SystemClock
