@@ -3,6 +3,7 @@
 import json
 from datetime import date, datetime, time
 from functools import partial
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -164,6 +165,42 @@ async def test_who_has_more_than_in_a_month_is_counted_as_paged_whenever_the_fac
         found = await ids(asking, selection, **asked)
         assert ZHANG in found
         assert (await asking.get(f"{selection}/count", params=asked)).json()["count"] == len(found)
+
+
+@pytest.fixture
+def falling(bank):
+    """Customers with their average AUM of the last months up to January 2026, in ten thousand yuan."""
+    series = [
+        ("private", [700, 650, 600, 590]),
+        ("private", [700, 650, 660, 600]),
+        ("wealth", [90, 80, 70, 60]),
+    ]
+    customers = [UUID(int=2_000 + number) for number in range(len(series))]
+    for customer, (tier, averages) in zip(customers, series, strict=True):
+        party = f"P{customer.int}"
+        bank.customer(customer, "钱某", ("core", party))
+        assessed = {"month": "2026-01", "tier": tier, "because": "met", "rules": 1, "currency": "CNY"}
+        bank.tell(customer, "customer.tier_assessed", **assessed)
+        account = bank.account("core", f"6222{customer.int}", "deposit", (party, "owner"))
+        months = ("2025-10", "2025-11", "2025-12", "2026-01")
+        for month, (before, average) in zip(months, pairwise([0, *averages]), strict=True):
+            bank.posting(account, (average - before) * 1_000_000, f"{month}-01")
+    return customers
+
+
+@pytest.mark.requirement("R054")
+async def test_private_customers_whose_average_aum_fell_three_months_in_a_row_are_a_list(
+    falling, api, bank, mongo
+):
+    await bank.keep_facts(mongo)
+    selection, loss = "/customers/selection", "aum_months_falling >= 3"
+    lost, once, poorer = falling
+    assert await ids(api, selection, where=f"tier is private and {loss}") == [lost]
+    assert set(await ids(api, selection, where=loss)) == {lost, poorer}
+    assert once in await ids(api, selection, where="aum_months_falling = 1")
+    acting(api, "marketer", subject="mei")
+    refused = await api.get(selection, params={"where": loss})
+    assert refused.status_code == 403, "who may not ask for amounts learns of no fall either"
 
 
 async def test_days_are_counted_from_the_business_date_and_not_from_the_clock(asking, bank, mongo, key_ring):

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 import bson
 import pytest
 from chassis.money import AMOUNT_MINOR_MAX, TURNOVER_MINOR_MAX
-from customer.derived.customer_facts import facts
+from customer.derived.customer_facts import facts, months_falling
 from customer.months import (
     MONTHS_SHOWN,
     MONTHS_SUMMED_MAX,
@@ -195,6 +195,41 @@ def test_a_month_that_one_account_does_not_keep_is_no_figure_of_its_owner(old):
     assert (of_it["aum_month_end"], of_it["aum_month_average"]) == ({}, {})
     assert set(of_it["ago"].values()) == {"2024-03", None}
     assert of_it["aum"] == {"CNY": 7 if old else 7 + MONTHS_SUMMED_MAX}
+
+
+@pytest.mark.requirement("R054")
+@pytest.mark.parametrize(
+    ("averages", "falling"),
+    [
+        ([700, 650, 600, 590], 3),
+        ([700, 650, 660, 600], 1),
+        ([590, 700, 650, 600, 590], 3),
+        ([700, 650, 600, 600], 0),
+        ([700, 650, 600], 2),
+    ],
+)
+def test_months_in_a_row_that_the_average_fell_are_counted_to_the_last_one(averages, falling):
+    """Balances of ten thousand times as many yuan. Where the earliest months had nothing, the first of these rose."""
+    teller = Teller()
+    account, events = opened(teller, 1, "deposit")
+    before = 0
+    for month, average in enumerate(averages, 12 - len(averages) + 1):
+        events.append(teller.posting(account, (average - before) * 1_000_000, f"2025-{month:02d}-01"))
+        before = average
+    of_it = facts(customer(), documents(events), "2026-01-05")
+    assert next(iter(of_it["aum_month_average"].values())) == {"CNY": averages[-1] * 1_000_000}
+    assert of_it["aum_months_falling"] == falling
+
+
+@given(st.lists(st.integers(0, 3), max_size=13))
+def test_months_falling_are_those_that_a_reader_of_the_series_counts(series):
+    expected = 0
+    for at in range(len(series) - 1, 0, -1):
+        if series[at] >= series[at - 1]:
+            break
+        expected += 1
+    latest_first = [{"CNY": one, "USD": 9 - one} if one else {} for one in reversed(series)]
+    assert months_falling({str(at): one for at, one in enumerate(latest_first)}) == expected
 
 
 def test_facts_change_when_a_month_begins():

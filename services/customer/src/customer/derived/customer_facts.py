@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -175,6 +176,7 @@ def facts(
         "aum": aum,
         "aum_month_end": closing,
         "aum_month_average": average,
+        "aum_months_falling": months_falling(average),
         "liabilities": liabilities,
         "net_worth": net,
         "deposits": sections.get("deposits", {}),
@@ -229,6 +231,16 @@ def _months(accounts: Iterable[Mapping[str, Any]], day: str) -> tuple[dict[str, 
     )
 
 
+def months_falling(average: Mapping[str, Amounts]) -> int:
+    """How many whole months in a row, the last one among them, AUM was lower on average than in the month before (R054). Only
+    `FALLING_IN` is compared. `average` is by month, from the latest to the earliest; before it nothing is known to fall."""
+    in_currency = [amounts.get(FALLING_IN, 0) for amounts in average.values()]
+    return next(
+        (at for at, (after, before) in enumerate(pairwise(in_currency)) if after >= before),
+        max(0, len(in_currency) - 1),
+    )
+
+
 def _fitting(amounts: Amounts, days: int) -> Amounts:
     """Amounts for each of so many days, as the database holds them. Late postings may give a month a larger balance than
     any that was ever stored: what is beyond `TURNOVER_MINOR_MAX` is that, which is more than anybody asks for."""
@@ -276,12 +288,14 @@ def _changes_on(customer: Mapping[str, Any], accounts: Iterable[Mapping[str, Any
     return min(each for each in days if each is not None and each > day)
 
 
+FALLING_IN: Final = "CNY"
+"""Amounts of other currencies are not counted: the bank has no rates here."""
 RELATIONS_MAX: Final = 200
 """The latest that a document keeps."""
 
 VIEW: Final = DerivedView(
     name=FACTS_LIST.view,
-    version=7,
+    version=8,
     inputs=(customers.VIEW, asset_panorama.VIEW, tags.VIEW),
     collection=Collection(FACTS, (*FACTS_LIST.indexes, Index(((CHANGES_ON, 1),)))),
     depending=depending,
