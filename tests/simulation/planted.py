@@ -517,6 +517,9 @@ TakesNoAnswerForDone = changed(
 )
 """Takes a command for given whose store did not answer."""
 
+WaitsForNothing = changed(TimerLoop, "_failed", "WAITS_MAX if waits else TRIES_MAX", "TRIES_MAX")
+"""Gives a command up whose documents are late as one that fails."""
+
 # many at once, four eyes
 
 DoesItemsAnew = changed(Bulk, "_item", "command_id=uuid5(run, str(item.subject)),", "command_id=uuid7(now),")

@@ -34,6 +34,7 @@ from tests.simulation import (
     test_delivery,
     test_log,
     test_two_contexts,
+    tiering,
     timing,
     updating,
     watching,
@@ -110,6 +111,11 @@ async def timers(seed: int) -> list[Broken]:
     return timing.check(await timing.lived(seed))
 
 
+async def tiers(seed: int) -> list[Broken]:
+    """Tiers over months in which facts are late, postings are corrected and customers are erased."""
+    return tiering.check(await tiering.lived(seed))
+
+
 async def many_at_once(seed: int) -> list[Broken]:
     """Bulk runs by several runners."""
     return many.check(await many.lived(seed))
@@ -152,7 +158,7 @@ async def notices(seed: int) -> list[Broken]:
 
 KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]]]]] = {
     "log": (20, log),
-    "commands": (27, commanded),
+    "commands": (25, commanded),
     "delivery": (5, delivery),
     "updates": (2, updates),
     "both_contexts": (2, both_contexts),
@@ -162,6 +168,7 @@ KINDS: dict[str, tuple[int, Callable[[int], Coroutine[Any, Any, Sequence[object]
     "switches": (1, switches),
     "holds": (3, legal_holds),
     "timers": (5, timers),
+    "tiers": (2, tiers),
     "many": (2, many_at_once),
     "starts": (2, bulk_starts),
     "approvals": (4, four_eyes),

@@ -77,6 +77,7 @@ class TimerLoop(LeasedLoop):
         given_per_second_max: float = GIVEN_PER_SECOND_MAX,
         folded_events_max: int = FOLDED_EVENTS_MAX,
         poll_seconds: float = POLL_SECONDS_MAX,
+        try_again_seconds: float = TRY_AGAIN_SECONDS,
     ) -> None:
         super().__init__(name, "timers", lease, clock, hint)
         self.late_seconds = 0.0
@@ -93,6 +94,7 @@ class TimerLoop(LeasedLoop):
         self._per_second = given_per_second_max
         self._folded_max = folded_events_max
         self._poll_seconds = poll_seconds
+        self._try_again_seconds = try_again_seconds
         self._folded = Folded(generation, 0, complete=False)
 
     @override
@@ -231,7 +233,7 @@ class TimerLoop(LeasedLoop):
             _log.error("timer failed", **said)
             return self._settled(due, f"failed: {reason}")
         _log.log(logging.INFO if waits else logging.ERROR, "timer is tried again", **said)
-        seconds = min(TRY_AGAIN_SECONDS * 2**due.tries, WAIT_SECONDS_MAX)
+        seconds = min(self._try_again_seconds * 2**due.tries, WAIT_SECONDS_MAX)
         return Given(due, None, self._clock.now() + timedelta(seconds=seconds))
 
     async def _wait(self) -> None:
