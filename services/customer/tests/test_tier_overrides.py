@@ -1,9 +1,11 @@
 """Overrides of tiers: given, when, then; over months and timers; and over HTTP, by one person and by two."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID, uuid5
 
 import pytest
+from chassis.write.deciding import Refusal
 from customer.domain.commands import (
     AssessTier,
     Details,
@@ -29,19 +31,27 @@ from customer.domain.refusals import (
     TierOverrideTermInvalid,
 )
 from customer.domain.state import TierOverride
+from customer.domain.tier_rules import TIERS
+from customer.publishing import published
 from customer.tier_overrides import OVERRIDE_DAYS_MAX
 from customer.timers import override_timer
+from customer.views.customers import project
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
 
 from tests.support.specification import Specification
 
 from .test_api import api, key
 from .test_lists import acting
+from .test_publishing import stored
 from .test_queries import NOW, bank, queries
 from .test_tags_api import code_of_refusal, found, once, registered, shown
-from .test_tiers import MASS, WEALTH, Tiered, assessed
+from .test_tiers import MASS, PRIVATE, WEALTH, Tiered, assessed
 from .test_tiers_api import assessed as assess
 from .test_tiers_api import by_timer, tier_of
 from .test_timers import CALENDAR, LI, WANG, ZHANG
+from .told import START, Told
 
 __all__ = ["api", "bank", "once", "queries", "shown"]
 
@@ -126,6 +136,52 @@ def test_an_erased_customer_has_no_override_and_is_given_none():
         gone.when(EndTierOverride("lapsed", DUE)).then_rejected(CustomerIsErased)
         state = customer_decider.fold([registered_event, POTENTIAL, erased], customer_decider.initial)
         assert state.tier_override is None
+
+
+COMMANDS = st.one_of(
+    st.builds(
+        overriding,
+        st.sampled_from(TIERS),
+        st.sampled_from([DUE, LATEST, TODAY]),
+        approved=st.booleans(),
+        replaces=st.sampled_from([UNSET, None, TierOverride("potential", DUE)]),
+    ),
+    st.builds(EndTierOverride, st.just("withdrawn")),
+    st.builds(EndTierOverride, st.just("lapsed"), st.sampled_from([DUE, LATEST])),
+    st.builds(
+        AssessTier,
+        st.sampled_from([f"2026-{month:02d}" for month in range(1, 13)]),
+        st.sampled_from([None, MASS, WEALTH, PRIVATE]),
+        st.sampled_from([None, MASS, WEALTH, PRIVATE]),
+    ),
+)
+
+
+@pytest.mark.requirement("R022", "M06")
+@given(st.lists(COMMANDS, max_size=12))
+def test_the_document_of_a_customer_has_the_tiers_of_its_events_whatever_was_commanded(commands):
+    state, events = customer_decider.fold([registered_event]), [registered_event]
+    for command in commands:
+        try:
+            decided = customer_decider.decide(command, state)
+        except Refusal:
+            continue
+        assert len(decided) <= 1
+        state, events = customer_decider.fold(decided, state), [*events, *decided]
+    document = None
+    for sequence, event in enumerate(events, 1):
+        told = published(stored(event))
+        at = START + timedelta(days=sequence)
+        data = json.loads(told.body)
+        document = project(
+            None, document, Told(told.event.TYPE, ZHANG, sequence, data, sequence, recorded_at=at)
+        )
+    tier = document.get("tier") or {"tier": None, "assessed": None, "override": None}
+    override = state.tier_override
+    assert (tier["tier"], tier["assessed"]) == (state.tier_in_force, state.tier)
+    found = tier["override"] and (tier["override"]["tier"], tier["override"]["valid_until"])
+    assert found == (override and (override.tier, str(override.valid_until)))
+    assert state.tier_in_force == (state.tier if override is None else override.tier)
 
 
 # months and timers
