@@ -17,6 +17,7 @@ from customer.queries.branches import BranchQueries
 from customer.queries.customers import CustomerQueries
 from customer.queries.holdings import HoldingQueries
 from customer.queries.movements import AccountInScope, MovementQueries
+from customer.queries.needs import NeedQueries
 from customer.queries.unlinked import UnlinkedQueries
 
 from tools.generate import routes_of
@@ -50,7 +51,15 @@ def unscoped(*classes: type[Any]) -> Iterator[str]:
 @pytest.mark.requirement("R083", "M05")
 def test_no_query_does_without_a_scope() -> None:
     found = set(
-        unscoped(BranchQueries, CustomerQueries, HoldingQueries, MovementQueries, UnlinkedQueries, Reader)
+        unscoped(
+            BranchQueries,
+            CustomerQueries,
+            HoldingQueries,
+            MovementQueries,
+            NeedQueries,
+            UnlinkedQueries,
+            Reader,
+        )
     )
     assert found == WITHOUT.keys()
 

@@ -16,7 +16,7 @@ from chassis.clock import SystemClock
 from chassis.observability import telemetry
 from chassis.privacy.tokens import Caller, development_token
 from chassis.web import create_app
-from crm_cli import demo_bank, demo_tags, demo_tiers, panorama
+from crm_cli import demo_bank, demo_needs, demo_tags, demo_tiers, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
 from customer import bootstrap as customer_service
@@ -403,6 +403,27 @@ async def test_the_demo_bank_has_a_customer_whose_tier_one_person_overrode_and_o
         "overridden",
         "crm-up",
     )
+
+
+@pytest.mark.requirement("R065", "R011")
+async def test_the_demo_bank_has_customers_whose_needs_are_read_over_the_broker(
+    taken_in: Any, web: httpx.AsyncClient, running: Running, bank: DemoBank
+) -> None:
+    assert await demo_needs.note(running.customer, bank, Caller("crm-up"), CLOCK) == len(bank.tagged)
+    stored = running.heads()["customer"]
+    assert await demo_needs.note(running.customer, bank, Caller("crm-up"), CLOCK) == len(bank.tagged)
+    assert running.heads()["customer"] == stored, "once more changes nothing"
+    key, _ = bank.tagged[0]
+    known = {"at_least": f"customer-{stored}"}
+    found = await web.get("/customers", params={"reference": f"{bank.plan.source}:{key}", **known})
+    at = f"/customers/{found.json()['items'][0]['customer_id']}/needs"
+    [need] = (await web.get(at, params=known)).json()["items"]
+    assert (need["kind"], need["text"], need["served_by"]) == (
+        "study-abroad",
+        demo_needs.NEEDS[0].text,
+        "crm-up",
+    )
+    assert need["closed"]["outcome"] == "fulfilled"
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from sync_ingest.runs.results import FeedContent, Progress, RunResult
 from crm_cli import demo_bank
 from crm_cli.answers import Json, answer
 from crm_cli.demo_bank import DemoBank, DemoPlan
+from crm_cli.demo_needs import noted
 from crm_cli.demo_tags import tagged
 from crm_cli.demo_tiers import overridden
 from crm_cli.exits import OK, RED, failed
@@ -54,6 +55,9 @@ def demo(
             help="override the tier of a customer of the bank, and those of others in a run that two persons start",
         ),
     ] = False,
+    needs: Annotated[
+        bool, typer.Option("--needs", help="record a need of some customers of the bank")
+    ] = False,
     write: Annotated[Path | None, typer.Option(help="write the feed here instead of taking it in")] = None,
     as_json: Json = False,
 ) -> None:
@@ -67,6 +71,9 @@ def demo(
         return
     if tags:
         _tag(bank, as_json=as_json)
+        return
+    if needs:
+        _note(bank, as_json=as_json)
         return
     if tiers:
         _override(bank, as_json=as_json)
@@ -90,6 +97,11 @@ def demo(
 def _tag(bank: DemoBank, *, as_json: bool) -> None:
     given = _given(tagged, bank, "change_tags")
     answer({"customers": given}, f"demo bank: {given} customers have tags", as_json=as_json)
+
+
+def _note(bank: DemoBank, *, as_json: bool) -> None:
+    given = _given(noted, bank, "record_need")
+    answer({"customers": given}, f"demo bank: {given} customers have a need", as_json=as_json)
 
 
 def _override(bank: DemoBank, *, as_json: bool) -> None:

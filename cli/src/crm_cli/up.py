@@ -411,6 +411,7 @@ class Supervisor:
         yield from self._ended(environment, "panorama", "--reference", DEMO_REFERENCE)
         yield from self._ended(environment, "demo", "--tags")
         yield from self._ended(environment, "demo", "--tiers")
+        yield from self._ended(environment, "demo", "--needs")
 
     def _token(self) -> str:
         from chassis.clock import SystemClock

@@ -21,9 +21,16 @@ async def told_of(store):
     for one in await store.read_after(0, 100_000):
         if (public := published(one)) is not None:
             data = json.loads(public.body)
-            recorded_at = known.metadata_of(one).recorded_at
+            meta = known.metadata_of(one)
             yield Told(
-                public.event.TYPE, one.stream_id, one.version, data, one.position, one.name, recorded_at
+                public.event.TYPE,
+                one.stream_id,
+                one.version,
+                data,
+                one.position,
+                one.name,
+                meta.recorded_at,
+                meta.effective_at,
             )
 
 

@@ -23,10 +23,11 @@ class Told:
     position: int = 0
     stored_name: str = "stored"
     recorded_at: datetime = START
+    stated_at: datetime | None = None
 
     @property
     def effective_at(self) -> datetime:
-        return self.recorded_at
+        return self.stated_at or self.recorded_at
 
 
 @dataclass

@@ -358,6 +358,45 @@ class CustomerTierOverrideEnded(CustomerContextEvent):
     tier: Literal["mass", "potential", "wealth", "private"] | None
 
 
+class CustomerNeedRecorded(CustomerContextEvent):
+    """Staff noted what the customer needs, which came up at the effective time. `kind` is the code of a kind of need; where it is
+    null, `kind_text` says it. `channel`, `branch`: how and where it came up. `served_by`: the member of staff."""
+
+    TYPE = "customer.need_recorded"
+    PERSONAL = frozenset({"kind_text", "text"})
+
+    need: UUID
+    kind: str | None
+    kind_text: str | None
+    text: str
+    channel: Literal["counter", "phone", "visit", "online"]
+    branch: str | None
+    served_by: str
+
+
+class CustomerNeedCorrected(CustomerContextEvent):
+    """What was noted of an open need was wrong: its kind and its text from now on."""
+
+    TYPE = "customer.need_corrected"
+    PERSONAL = frozenset({"kind_text", "text"})
+
+    need: UUID
+    kind: str | None
+    kind_text: str | None
+    text: str
+
+
+class CustomerNeedClosed(CustomerContextEvent):
+    """A need is open no more: fulfilled or not, the customer has it no more (`dropped`), or it was noted by mistake."""
+
+    TYPE = "customer.need_closed"
+    PERSONAL = frozenset({"text"})
+
+    need: UUID
+    outcome: Literal["fulfilled", "not-fulfilled", "dropped", "mistaken"]
+    text: str | None = None
+
+
 class TagDefined(CustomerContextEvent):
     """There is a tag from now on, in the dictionary or a free one. Subject = tag, no customer.
 
@@ -457,6 +496,9 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerTierAssessed,
     CustomerTierOverridden,
     CustomerTierOverrideEnded,
+    CustomerNeedRecorded,
+    CustomerNeedCorrected,
+    CustomerNeedClosed,
     TagDefined,
     TagRenamed,
     TagMerged,

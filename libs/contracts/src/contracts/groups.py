@@ -7,6 +7,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "customer.customers.v1": ("crm.customer.events",),
     "customer.asset_panorama.v1": ("crm.ingest.events",),
     "customer.tags.v1": ("crm.customer.events",),
+    "customer.needs.v1": ("crm.customer.events",),
     "customer.customer_facts.v1": ("crm.customer.events", "crm.ingest.events",),
     "customer.when_party_described_then_register_customer": ("crm.ingest.events",),
     "customer.when_customer_erased_then_destroy_keys": ("crm.customer.events",),

@@ -100,6 +100,7 @@ from customer.examples import EXAMPLES
 from customer.facts import FIELDS
 from customer.file_routes import add_files
 from customer.lists import ASKED, CUSTOMERS_LIST, FACTS_LIST, branch_of, scope_of
+from customer.need_routes import add_needs
 from customer.normalising import DetailInvalid
 from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
 from customer.permissions import ROLES
@@ -544,6 +545,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
     add_tags(router, service, dependencies)
     add_tiers(router, service, dependencies)
+    add_needs(router, service, dependencies)
     add_files(router, lambda: service.files, dependencies)
     add_exports(router, lambda: service.exports, dependencies, CONTEXT, lambda: service.eyes)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT, lambda: service.eyes)

@@ -84,6 +84,7 @@ from customer.facts import FIELDS, TAGS
 from customer.files import LIMITS, CustomerFiles
 from customer.identities import customer_of_command
 from customer.lists import BRANCH, CUSTOMERS_LIST, FACTS_LIST
+from customer.needs import NEED_DAYS_MAX, CustomerNeeds
 from customer.normalising import normalised, normalised_or_kept, spellings
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
 from customer.permissions import BULK_APPROVERS, ERASURE_APPROVERS, TIER_APPROVERS
@@ -167,6 +168,7 @@ class CustomerService:
     """Where the content of files lies, in a process that has it."""
     file_limits: Limits = LIMITS
     override_days_max: int = OVERRIDE_DAYS_MAX
+    need_days_max: int = NEED_DAYS_MAX
     inboxes: Inboxes | None = None
     """The inboxes of staff and the receipts of notices, in a process that serves them."""
     searches: Searches = field(init=False)
@@ -181,6 +183,8 @@ class CustomerService:
     """The tags, and those of customers."""
     overrides: TierOverrides = field(init=False)
     """The overrides of the tiers of customers."""
+    needs: CustomerNeeds = field(init=False)
+    """The needs of customers."""
     rulebook: TierRulebook = field(init=False)
     """The rules of tiers."""
     tiers: TierHistory = field(init=False)
@@ -212,6 +216,8 @@ class CustomerService:
         object.__setattr__(self, "tagging", tagging)
         overrides = TierOverrides(self.handler, self.store, self.today, self.override_days_max)
         object.__setattr__(self, "overrides", overrides)
+        needs = CustomerNeeds(self.handler, self.queries, self.business_date, self.need_days_max)
+        object.__setattr__(self, "needs", needs)
         of_rules = CommandHandler(tier_rules_decider, self.store, self.catalogue, self.handler.keys)
         rulebook = TierRulebook(of_rules, self.store, self.catalogue, self.today)
         object.__setattr__(self, "rulebook", rulebook)
@@ -324,7 +330,7 @@ class CustomerService:
 
     def _effective_on(self, context: CommandContext) -> date:
         """The business date from which on a command is so."""
-        return self.today() if context.effective_at is None else self.business_date(context.effective_at)
+        return self.today() if context.effective_at is None else self.business_date(context.effective)
 
     async def move_reference(
         self, customer: UUID, party: UUID, to: UUID, on: date | None, context: CommandContext, version: int

@@ -169,4 +169,5 @@ def service_of(write: Write, read: Read) -> CustomerService:
         settings.claims_max,
         partial(settings.calendar_date, write.clock),
         override_days_max=settings.tier_override_days_max,
+        need_days_max=settings.need_days_max,
     )

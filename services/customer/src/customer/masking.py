@@ -10,11 +10,17 @@ from customer.districts import district_of
 
 _LONG_NUMBER: Final = re.compile(r"\d{5,}|\d(?:[ .-]?\d){6,}")
 """Five digits together, or seven in groups, as people write phone numbers."""
+_EMAIL: Final = re.compile(r"[^\s@]+@[^\s@]+")
 
 
 def masked_company(name: str | None) -> str | None:
     """The name of a company is public. A number in it is masked, because it may be personal."""
     return name if not name or name == ERASED else _LONG_NUMBER.sub(HIDDEN, name)
+
+
+def masked_note(text: str | None) -> str | None:
+    """A text that staff wrote for staff who serve the customer. Numbers and e-mail addresses in it are masked."""
+    return text if not text or text == ERASED else _EMAIL.sub(HIDDEN, _LONG_NUMBER.sub(HIDDEN, text))
 
 
 def masked_account(number: str | None) -> str | None:

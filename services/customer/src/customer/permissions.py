@@ -46,6 +46,7 @@ _NEW_CUSTOMER: Final = no_rows("the customer is registered by it, and has no bra
 _NO_ROWS: Final = no_rows("it says what lists can be asked for, and shows no customer")
 _A_TAG: Final = no_rows("it is about a tag of the whole bank, and shows no customer")
 _RULES: Final = no_rows("it is about the rules of the whole bank, and shows no customer")
+_KINDS: Final = no_rows("it shows a dictionary of the whole bank, and no customer")
 _A_NOTICE: Final = no_rows("a provider names the message that it was given, and is told nothing")
 
 _ASKS: Final = "it shows what is there when it is asked"
@@ -102,6 +103,11 @@ ROUTES: Final[dict[str, Rights]] = {
     "list_tier_history": Rights(_LOOKING | {AUDITOR}, BRANCH),
     "list_tier_rules": Rights(_STAFF, _RULES),
     "propose_tier_rules": Rights(frozenset({ADMINISTRATOR}), _RULES, _ADOPTS),
+    "record_need": Rights(_SERVING, BRANCH),
+    "correct_need": Rights(_SERVING, BRANCH),
+    "close_need": Rights(_SERVING, BRANCH),
+    "list_needs": Rights(_LOOKING | {AUDITOR}, BRANCH),
+    "list_need_kinds": Rights(_STAFF, _KINDS),
     "attach_file": Rights(_SERVING, BRANCH, _OF_FILES),
     "list_files": Rights(_LOOKING | {AUDITOR}, BRANCH),
     "read_file": Rights(_LOOKING, BRANCH, _ASKS),

@@ -10,6 +10,7 @@ from chassis.process.crashing import crash_at
 from pydantic import Field, model_validator
 
 from customer.claims import CLAIMS_MAX
+from customer.needs import NEED_DAYS_MAX
 from customer.panorama.sources import STALE_AFTER_SECONDS
 from customer.retention import CONTACT_RETENTION_DAYS, RETENTION_YEARS, Retention
 from customer.tier_overrides import OVERRIDE_DAYS_MAX
@@ -25,6 +26,7 @@ class CustomerSettings(CalendarSettings, FilesSettings, NoticeSettings):
     is reached is kept, at most as long as that.
     `stale_after_minutes`: after this long without a feed, the figures of a source are stale.
     `tier_override_days_max`: so long an override of a tier stands at most.
+    `need_days_max`: so long ago a need may have come up at most that a device recorded without a connection.
     `app_push`: customers have the bank's app, and the push gateway knows the devices of each by the customer id.
     """
 
@@ -33,6 +35,7 @@ class CustomerSettings(CalendarSettings, FilesSettings, NoticeSettings):
     contact_retention_days: int = Field(default=CONTACT_RETENTION_DAYS, ge=0, le=36_525)
     stale_after_minutes: int = Field(default=STALE_AFTER_SECONDS // 60, ge=1, le=31 * 24 * 60)
     tier_override_days_max: int = Field(default=OVERRIDE_DAYS_MAX, ge=1, le=3_660)
+    need_days_max: int = Field(default=NEED_DAYS_MAX, ge=1, le=30)
     app_push: bool = False
 
     crash_at: CrashPoint | None = None

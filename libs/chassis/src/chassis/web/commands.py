@@ -1,6 +1,6 @@
 """A command over HTTP: its key, its reason (R091), its privilege, and from when it is so."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
 
 from fastapi import Depends, Header
@@ -23,6 +23,8 @@ from chassis.write.deciding import COMMAND_KEY_CHARACTERS_MAX, CommandContext, R
 KEY_CHARACTERS_MAX: Final = COMMAND_KEY_CHARACTERS_MAX // 2
 """Outcomes are remembered under the caller's name followed by this key."""
 REASON_CHARACTERS_MAX: Final = 500
+CLOCK_AHEAD_SECONDS_MAX: Final = 60
+"""So far the clock of a caller may be ahead of ours. What is so from then on is stored as so from now on."""
 
 Reason = Annotated[
     str,
@@ -77,6 +79,7 @@ class EffectiveAhead(Refusal):
     title_zh: ClassVar[str] = "生效时间晚于当前时间"
 
 
+_CLOCK_AHEAD: Final = timedelta(seconds=CLOCK_AHEAD_SECONDS_MAX)
 _INSTANT: Final[TypeAdapter[datetime]] = TypeAdapter(StatedInstant)
 
 
@@ -109,7 +112,7 @@ async def command_context(request: Request, asking: Asking, key: Key) -> Command
     now = clock.now()
     stated = await stated_in(request)
     effective_at = _instant(stated.get("effective_at"))
-    if effective_at is not None and effective_at > now:
+    if effective_at is not None and effective_at > now + _CLOCK_AHEAD:
         raise EffectiveAhead
     reason = stated.get("reason")
     return CommandContext(

@@ -153,7 +153,7 @@ class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
     `now` and all ids come from the caller.
 
     `idempotency_key` is the caller's. Without one the command id is used, so that an internal repeat is
-    harmless.
+    harmless. `effective_at` is as the caller states it: by a clock that may be ahead of ours.
     """
 
     actor: str
@@ -172,6 +172,11 @@ class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
     approved: Approved | None = None
 
     @property
+    def effective(self) -> datetime:
+        """From when it is so; never later than now."""
+        return self.now if self.effective_at is None else min(self.effective_at, self.now)
+
+    @property
     def key(self) -> str:
         """The key under which the outcome is remembered.
 
@@ -184,7 +189,7 @@ class CommandContext(msgspec.Struct, frozen=True, kw_only=True):
     def metadata(self) -> Metadata:
         """The metadata of every event of this command."""
         return Metadata(
-            effective_at=self.effective_at or self.now,
+            effective_at=self.effective,
             recorded_at=self.now,
             actor=self.actor,
             post=self.post,

@@ -1,6 +1,6 @@
 """The commands that a customer takes."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 from uuid import UUID
 
@@ -13,12 +13,14 @@ from customer.domain.events import (
     DeclaredAsset,
     Detail,
     HeldAccount,
+    NeedChannel,
+    NeedOutcome,
     PartyOfSource,
     ReferenceClaimed,
     ReferenceLinked,
     Tier,
 )
-from customer.domain.state import TierOverride
+from customer.domain.state import Need, TierOverride
 from customer.domain.tier_rules import TierRuleVersions
 
 
@@ -312,6 +314,36 @@ class EndTierOverride(msgspec.Struct, frozen=True):
     valid_until: date | None = None
 
 
+class RecordNeed(msgspec.Struct, frozen=True):
+    """Staff note what the customer needs. It came up at `at`, on the business date `on`, and no earlier than `earliest`."""
+
+    need: UUID
+    stated: Need
+    channel: NeedChannel
+    branch: str | None
+    served_by: str
+    at: datetime
+    on: date
+    earliest: datetime
+
+
+class CorrectNeed(msgspec.Struct, frozen=True):
+    """What was noted of an open need is corrected as it was seen after `corrections` corrections; its kind on the business date `on`."""
+
+    need: UUID
+    stated: Need
+    corrections: int
+    on: date
+
+
+class CloseNeed(msgspec.Struct, frozen=True):
+    """An open need is closed with what came of it."""
+
+    need: UUID
+    outcome: NeedOutcome
+    text: str | None = None
+
+
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
@@ -342,4 +374,7 @@ CustomerCommand = (
     | AssessTier
     | OverrideTier
     | EndTierOverride
+    | RecordNeed
+    | CorrectNeed
+    | CloseNeed
 )

@@ -28,6 +28,9 @@ from customer.domain.events import (
     LegalHoldLifted,
     LegalHoldPlaced,
     NamedKeyCustomer,
+    NeedClosed,
+    NeedCorrected,
+    NeedRecorded,
     NoLongerKeyCustomer,
     ReferenceClaimed,
     ReferenceConfirmed,
@@ -48,12 +51,14 @@ from customer.domain.state import Customer
 
 def identify(event: CustomerEvent) -> UUID | None:
     """The identity under which the store holds an event once: a party, and an identity number, is one
-    customer's."""
+    customer's, and a need is recorded once."""
     match event:
         case ReferenceLinked() | ReferenceClaimed():
             return event.claim or event.party_id
         case CustomerRegistered() | IdentityDetailsCorrected() | ContradictionResolved():
             return event.number_claim
+        case NeedRecorded():
+            return event.need
         case (
             ReferenceConfirmed()
             | ReferenceDisputed()
@@ -82,6 +87,8 @@ def identify(event: CustomerEvent) -> UUID | None:
             | TierAssessed()
             | TierOverridden()
             | TierOverrideEnded()
+            | NeedCorrected()
+            | NeedClosed()
         ):
             return None
         case _:
@@ -95,5 +102,5 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     events=CustomerEvent,
     identify=identify,
     state_type=Customer,
-    state_version=14,
+    state_version=15,
 )

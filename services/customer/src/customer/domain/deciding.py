@@ -13,9 +13,11 @@ from customer.domain.commands import (
     BeginErasurePreparation,
     ChangeContactDetails,
     ChangeTags,
+    CloseNeed,
     ConfirmErasurePreparation,
     ConfirmReference,
     CorrectIdentityDetails,
+    CorrectNeed,
     CustomerCommand,
     DeferErasure,
     Details,
@@ -29,6 +31,7 @@ from customer.domain.commands import (
     NameKeyCustomer,
     OverrideTier,
     PlaceLegalHold,
+    RecordNeed,
     Reference,
     RegisterCustomer,
     RejectReference,
@@ -64,6 +67,7 @@ from customer.domain.events import (
     ReferenceUnlinked,
     RegisteredBy,
 )
+from customer.domain.needs import decide_needs
 from customer.domain.overriding import decide_tiers
 from customer.domain.preparing import decide_preparation
 from customer.domain.refusals import (
@@ -81,7 +85,7 @@ from customer.domain.state import Customer, Link
 from customer.domain.tagging import decide_tags
 
 
-def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
+def decide(  # noqa: PLR0911, PLR0912, PLR0915 (one arm per command)
     command: CustomerCommand, customer: Customer
 ) -> Sequence[CustomerEvent]:
     """Returns the events of a command; raises those of `customer.domain.refusals`."""
@@ -165,6 +169,8 @@ def decide(  # noqa: PLR0911, PLR0912 (one arm per command)
             return decide_tags(command, customer)
         case AssessTier() | OverrideTier() | EndTierOverride():
             return decide_tiers(command, customer)
+        case RecordNeed() | CorrectNeed() | CloseNeed():
+            return decide_needs(command, customer)
         case _:
             assert_never(command)
 

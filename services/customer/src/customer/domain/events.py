@@ -18,6 +18,8 @@ Identifying = Annotated[str | None, personal("C2")]
 ForContact = Annotated[str | None, personal("C2", purpose=purposes.CONTACT)]
 CustomerKind = Literal["person", "company"]
 RegisteredBy = Literal["staff", "master-data"]
+NeedChannel = Literal["counter", "phone", "visit", "online"]
+NeedOutcome = Literal["fulfilled", "not-fulfilled", "dropped", "mistaken"]
 Tier = Literal["mass", "potential", "wealth", "private"]
 Detail = Literal["name", "phone", "email", "address", "born_on", "identity_number", "branch"]
 
@@ -352,6 +354,39 @@ class TierOverrideEnded(Event, frozen=True):
     tier: Tier | None
 
 
+class NeedRecorded(Event, frozen=True):
+    """A member of staff noted what the customer needs: when it came up is the effective time, which may be hours before it is stored (R065).
+
+    `kind` is a code of `customer.domain.needs.KINDS`; where it is None, `kind_text` says it. `channel` and `branch`: how and
+    where it came up. `served_by`: who noted it.
+    """
+
+    need: UUID
+    kind: str | None
+    kind_text: Annotated[str | None, personal("C2")]
+    text: Annotated[str, personal("C2")]
+    channel: NeedChannel
+    branch: str | None
+    served_by: str
+
+
+class NeedCorrected(Event, frozen=True):
+    """What was noted of a need that is open was wrong: the kind and the text from now on."""
+
+    need: UUID
+    kind: str | None
+    kind_text: Annotated[str | None, personal("C2")]
+    text: Annotated[str, personal("C2")]
+
+
+class NeedClosed(Event, frozen=True):
+    """A need is open no more: it was fulfilled or not, the customer has it no more (`dropped`), or it was noted by mistake."""
+
+    need: UUID
+    outcome: NeedOutcome
+    text: Annotated[str | None, personal("C2")] = None
+
+
 CustomerEvent = (
     CustomerRegistered
     | ReferenceLinked
@@ -385,6 +420,9 @@ CustomerEvent = (
     | TierAssessed
     | TierOverridden
     | TierOverrideEnded
+    | NeedRecorded
+    | NeedCorrected
+    | NeedClosed
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -420,6 +458,9 @@ STORED_NAMES: dict[str, type[Event]] = {
     "tier-assessed": TierAssessed,
     "tier-overridden": TierOverridden,
     "tier-override-ended": TierOverrideEnded,
+    "need-recorded": NeedRecorded,
+    "need-corrected": NeedCorrected,
+    "need-closed": NeedClosed,
 }
 
 

@@ -32,6 +32,9 @@ from customer.domain.events import (
     LegalHoldLifted,
     LegalHoldPlaced,
     NamedKeyCustomer,
+    NeedClosed,
+    NeedCorrected,
+    NeedRecorded,
     NoLongerKeyCustomer,
     ReferenceClaimed,
     ReferenceConfirmed,
@@ -46,6 +49,7 @@ from customer.domain.events import (
     TierOverridden,
     TierOverrideEnded,
 )
+from customer.domain.needs import evolve_needs
 from customer.domain.overriding import evolve_tiers
 from customer.domain.preparing import evolve_preparation
 from customer.domain.reviewing import evolve_review
@@ -142,6 +146,8 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             return evolve_tags(customer, event)
         case TierAssessed() | TierOverridden() | TierOverrideEnded():
             return evolve_tiers(customer, event)
+        case NeedRecorded() | NeedCorrected() | NeedClosed():
+            return evolve_needs(customer, event)
         case _:
             assert_never(event)
 

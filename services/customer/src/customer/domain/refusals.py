@@ -6,6 +6,7 @@ from chassis.write.deciding import Refusal
 
 REFERENCES_MAX: Final = 50
 LEGAL_HOLDS_MAX: Final = 20
+NEEDS_OPEN_MAX: Final = 100
 TAGS_MAX: Final = 100
 """Tags that a customer may have."""
 
@@ -149,6 +150,48 @@ class TierOverrideChanged(Refusal):
     code: ClassVar[str] = "tier-override-changed"
     title: ClassVar[str] = "The override of the tier was changed since"
     title_zh: ClassVar[str] = "客户层级的人工调整此后已变更"
+
+
+class NeedKindUnknown(Refusal):
+    """No kind of need has this code on that day."""
+
+    code: ClassVar[str] = "need-kind-unknown"
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "There is no such kind of need"
+    title_zh: ClassVar[str] = "没有此需求类型"
+
+
+class NeedTooOld(Refusal):
+    """The need came up before the earliest time from which one is still recorded."""
+
+    code: ClassVar[str] = "need-too-old"
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "The need came up too long ago to be recorded"
+    title_zh: ClassVar[str] = "需求发生时间过早，不能登记"
+
+
+class NeedNotOpen(Refusal):
+    """The customer has no open need of this id: it was closed, or there never was one."""
+
+    code: ClassVar[str] = "need-not-open"
+    title: ClassVar[str] = "The customer has no open need of this id"
+    title_zh: ClassVar[str] = "该客户没有此未办结需求"
+
+
+class NeedChanged(Refusal):
+    """Somebody else has corrected the need since it was read."""
+
+    code: ClassVar[str] = "need-changed"
+    title: ClassVar[str] = "The need was corrected since"
+    title_zh: ClassVar[str] = "该需求此后已更正"
+
+
+class TooManyNeeds(Refusal):
+    """A customer has a bounded number of open needs."""
+
+    code: ClassVar[str] = "too-many-needs"
+    title: ClassVar[str] = f"A customer has at most {NEEDS_OPEN_MAX} open needs"
+    title_zh: ClassVar[str] = f"每位客户最多 {NEEDS_OPEN_MAX} 项未办结需求"
 
 
 class ContradictionUnknown(Refusal):

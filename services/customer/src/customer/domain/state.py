@@ -52,6 +52,21 @@ class TierOverride(msgspec.Struct, frozen=True):
     valid_until: date
 
 
+class Need(msgspec.Struct, frozen=True):
+    """What a customer needs: the code of a kind or a kind in other words, and a text."""
+
+    kind: str | None
+    kind_text: str | None
+    text: str
+
+
+class OpenNeed(msgspec.Struct, frozen=True):
+    """A need that is open, and how often it was corrected."""
+
+    need: Need
+    corrections: int = 0
+
+
 class Customer(msgspec.Struct, frozen=True):
     """The state of a customer that decisions need. The initial value is an unregistered customer.
 
@@ -63,7 +78,7 @@ class Customer(msgspec.Struct, frozen=True):
     `rest_from`: the business date on which the rest of an erasure is due whose values for contact are gone. `holds`: the business date
     before which each legal hold stands, None where it has to be lifted. `tags`: by code the rule that added each, None where staff
     did. `tier`: the one that the last assessment gave, of the month `tier_month`; `tier_override`: the one that stands, and is in force
-    instead.
+    instead. `needs`: those that are open.
     """
 
     origin: RegisteredBy | None = None
@@ -86,6 +101,7 @@ class Customer(msgspec.Struct, frozen=True):
     tier: Tier | None = None
     tier_month: str | None = None
     tier_override: TierOverride | None = None
+    needs: dict[UUID, OpenNeed] = {}
 
     @property
     def tier_in_force(self) -> Tier | None:

@@ -18,6 +18,7 @@ from customer.queries.collections import Collections
 from customer.queries.customers import CustomerQueries
 from customer.queries.holdings import HoldingQueries
 from customer.queries.movements import AccountInScope, MovementQueries, MovementsWanted
+from customer.queries.needs import NeedQueries
 from customer.queries.tags import TagQueries
 from customer.queries.unlinked import UNLINKED_WALKED_MAX, UnlinkedQueries
 
@@ -44,6 +45,7 @@ class Queries:
         cursors = Cursors(ring.secret)
         self.tags = TagQueries(views, Reader(TAGS_LIST, mongo, live, cursors, today))
         self.customers = CustomerQueries(views, ring, today, self.tags)
+        self.needs = NeedQueries(views, ring, today)
         self.list = Reader(CUSTOMERS_LIST, mongo, live, cursors, today)
         self.facts = Reader(FACTS_LIST, mongo, live, cursors, today)
         self.branches = BranchQueries(mongo, live, today)

@@ -7,9 +7,10 @@ from chassis.read.documents import DocumentsUnavailable
 from chassis.read.generations import NotBuilt
 from chassis.read.mongo import Mongo
 
-from customer.views import asset_panorama, customers, tags
+from customer.views import asset_panorama, customers, needs, tags
 from customer.views.asset_panorama import ACCOUNTS, MOVEMENTS, PARTIES, SOURCES
 from customer.views.customers import CUSTOMERS
+from customer.views.needs import NEEDS
 from customer.views.tags import TAGS
 
 
@@ -44,6 +45,10 @@ class Collections:
     async def tags(self) -> str:
         """The tags."""
         return await self._named(tags.VIEW.name, TAGS)
+
+    async def needs(self) -> str:
+        """The needs of all customers."""
+        return await self._named(needs.VIEW.name, NEEDS)
 
     async def _named(self, view: str, name: str) -> str:
         try:

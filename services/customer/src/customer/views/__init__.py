@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from customer.views import asset_panorama, customers, tags
+from customer.views import asset_panorama, customers, needs, tags
 
-VIEWS: Final = (customers.VIEW, asset_panorama.VIEW, tags.VIEW)
+VIEWS: Final = (customers.VIEW, asset_panorama.VIEW, tags.VIEW, needs.VIEW)
 """The views of this service."""
