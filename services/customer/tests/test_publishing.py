@@ -14,6 +14,8 @@ from customer.catalogue import catalogue
 from customer.domain.events import (
     STORED_NAMES,
     BranchAssigned,
+    ConsentGiven,
+    ConsentWithdrawn,
     ContactDetailsChanged,
     ContradictionResolved,
     CustomerContactErased,
@@ -110,6 +112,8 @@ EVENTS = [
     NeedRecorded(KEY.id, None, "古董鉴定", "想出售古董", "counter", "北京", "teller-7"),
     NeedCorrected(KEY.id, "study-abroad", None, "咨询留学汇款"),
     NeedClosed(KEY.id, "fulfilled", "已办理"),
+    ConsentGiven("sms", "marketing", "授权书", date(2027, 1, 1)),
+    ConsentWithdrawn("sms", "marketing", "短信回复"),
     TagDefined("tag-a", "房贷客户", "dictionary", KEY.id),
     TagRenamed("tag-a", "房贷", None),
     TagMerged("tag-a", "tag-b"),

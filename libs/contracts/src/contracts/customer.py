@@ -397,6 +397,27 @@ class CustomerNeedClosed(CustomerContextEvent):
     text: str | None = None
 
 
+class CustomerConsentGiven(CustomerContextEvent):
+    """The customer consents to be reached over a channel for a purpose, from the effective time on and before the business date
+    `valid_until`. Of the consents and withdrawals of one channel and purpose the one that is effective last stands, of two at the same instant
+    the withdrawal; unknown is refusal. An erasure ends all."""
+
+    TYPE = "customer.consent_given"
+
+    channel: Literal["sms", "phone", "email", "push"]
+    purpose: Literal["marketing", "profiling", "sharing"]
+    valid_until: date | None = None
+
+
+class CustomerConsentWithdrawn(CustomerContextEvent):
+    """The customer does not consent, or no longer, from the effective time on."""
+
+    TYPE = "customer.consent_withdrawn"
+
+    channel: Literal["sms", "phone", "email", "push"]
+    purpose: Literal["marketing", "profiling", "sharing"]
+
+
 class TagDefined(CustomerContextEvent):
     """There is a tag from now on, in the dictionary or a free one. Subject = tag, no customer.
 
@@ -499,6 +520,8 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerNeedRecorded,
     CustomerNeedCorrected,
     CustomerNeedClosed,
+    CustomerConsentGiven,
+    CustomerConsentWithdrawn,
     TagDefined,
     TagRenamed,
     TagMerged,

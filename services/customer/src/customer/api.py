@@ -68,6 +68,7 @@ from customer.application import ASSIGN_BRANCH, AccountNotHeld, CustomerService
 from customer.branches import BranchesPage, page_of
 from customer.catalogue import CONTEXT
 from customer.claims import ClaimedTooOften, IdentityNumberKnown
+from customer.consent_routes import add_consents
 from customer.domain.commands import (
     AssignBranch,
     ChangeContactDetails,
@@ -546,6 +547,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     add_tags(router, service, dependencies)
     add_tiers(router, service, dependencies)
     add_needs(router, service, dependencies)
+    add_consents(router, service, dependencies)
     add_files(router, lambda: service.files, dependencies)
     add_exports(router, lambda: service.exports, dependencies, CONTEXT, lambda: service.eyes)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT, lambda: service.eyes)

@@ -44,6 +44,7 @@ from msgspec import structs
 
 from customer.catalogue import CONTEXT
 from customer.claims import CLAIMS_MAX, Claims, IdentityNumberKnown, number_claim
+from customer.consents import CustomerConsents
 from customer.domain.commands import (
     AssignBranch,
     BeginErasurePreparation,
@@ -185,6 +186,8 @@ class CustomerService:
     """The overrides of the tiers of customers."""
     needs: CustomerNeeds = field(init=False)
     """The needs of customers."""
+    consents: CustomerConsents = field(init=False)
+    """The consents of customers."""
     rulebook: TierRulebook = field(init=False)
     """The rules of tiers."""
     tiers: TierHistory = field(init=False)
@@ -216,6 +219,8 @@ class CustomerService:
         object.__setattr__(self, "tagging", tagging)
         overrides = TierOverrides(self.handler, self.store, self.today, self.override_days_max)
         object.__setattr__(self, "overrides", overrides)
+        consents = CustomerConsents(self.handler, self.store, self.catalogue, self.business_date)
+        object.__setattr__(self, "consents", consents)
         needs = CustomerNeeds(self.handler, self.queries, self.business_date, self.need_days_max)
         object.__setattr__(self, "needs", needs)
         of_rules = CommandHandler(tier_rules_decider, self.store, self.catalogue, self.handler.keys)

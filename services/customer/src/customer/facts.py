@@ -45,6 +45,19 @@ def _day(name: str, zh: str, en: str) -> Field:
     return Field(name, Type.DAY, Label(zh, en), name, DataClass.INTERNAL)
 
 
+CONSENTS: Final = "consents"
+"""The field of the consents that are valid: channel and purpose."""
+_CHANNELS: Final = {
+    "sms": Label("短信", "SMS"),
+    "phone": Label("电话", "phone"),
+    "email": Label("电子邮件", "e-mail"),
+    "push": Label("推送", "push"),
+}
+_PURPOSES: Final = {
+    "marketing": Label("营销", "marketing"),
+    "profiling": Label("画像", "profiling"),
+    "sharing": Label("共享", "sharing"),
+}
 TAGS: Final = "tags"
 """The field of a customer's tags: codes of tags that are not merged."""
 
@@ -70,6 +83,18 @@ FIELDS: Final = Fields(
             "branch", Type.CHOICE, Label("所属支行", "branch of the customer"), "branch", DataClass.INTERNAL
         ),
         Field(TAGS, Type.SET, Label("标签", "tags"), "tags", DataClass.INTERNAL),
+        Field(
+            CONSENTS,
+            Type.SET,
+            Label("有效同意", "valid consents"),
+            CONSENTS,
+            DataClass.INTERNAL,
+            {
+                f"{channel}-{purpose}": Label(f"{over.zh}{why.zh}", f"{over.en} for {why.en}")
+                for channel, over in _CHANNELS.items()
+                for purpose, why in _PURPOSES.items()
+            },
+        ),
         Field(
             "tier",
             Type.CHOICE,

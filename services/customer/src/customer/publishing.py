@@ -1,7 +1,7 @@
 """Maps private events to public events. Each stored name has a public event, or None on purpose.
 
 Sealed values are published as they are stored. A source's own number of the customer and the declared
-assets are not published, because no consumer needs them; nor are the amounts that a tier was assessed by.
+assets are not published, because no consumer needs them; nor are the evidence of a consent and the amounts that a tier was assessed by.
 """
 
 from collections.abc import Callable
@@ -67,6 +67,8 @@ PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "need-recorded": public.CustomerNeedRecorded,
     "need-corrected": public.CustomerNeedCorrected,
     "need-closed": public.CustomerNeedClosed,
+    "consent-given": public.CustomerConsentGiven,
+    "consent-withdrawn": public.CustomerConsentWithdrawn,
     "tag-defined": public.TagDefined,
     "tag-renamed": public.TagRenamed,
     "tag-merged": public.TagMerged,
@@ -80,7 +82,7 @@ _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, 
 }
 """Old versions whose public event had, from the beginning, fields that the stored event lacked."""
 STORED_NAMES_TOLD: Final = frozenset(PUBLIC)
-_KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim"}) | {
+_KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim", "evidence"}) | {
     "average_minor",
     "average_before_minor",
     "averages_earlier_minor",

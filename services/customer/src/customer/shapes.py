@@ -23,7 +23,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from customer.domain.commands import Details, Reference, RegisterCustomer
-from customer.domain.events import DeclaredAsset, Detail, Tier
+from customer.domain.events import ConsentChannel, ConsentPurpose, DeclaredAsset, Detail, Tier
 from customer.domain.refusals import REFERENCES_MAX
 from customer.normalising import text as normalised_text
 from customer.panorama.schema import HeldCard, HeldLoan, LoansSum, TransactionType
@@ -287,6 +287,17 @@ class TierOverrideBody(ExplainedBody, TierOverrideStated):
     """The tier that the customer is put into, why, and the business date on which that lapses."""
 
 
+class CustomerConsent(BaseModel):
+    """What the customer said last of a channel and purpose: a consent is valid before the business date `valid_until`. What is not here
+    is unknown, which is refusal."""
+
+    channel: ConsentChannel = Field(examples=["sms"])
+    purpose: ConsentPurpose = Field(examples=["marketing"])
+    given: bool
+    since: Instant
+    valid_until: Day | None
+
+
 class CustomerShown(BaseModel):
     """A customer, masked. `references_since`: of the references that ended on that business date or before, some are left out; none
     is where it is null. `shares_number_out_of_scope`: how many customers that you may not see have its identity number, beside
@@ -313,6 +324,7 @@ class CustomerShown(BaseModel):
     references_since: Day | None
     review: Review | None
     tags: list[CustomerTag]
+    consents: list[CustomerConsent]
     tier: CustomerTier | None
     registered_at: Instant
     changed_at: Instant

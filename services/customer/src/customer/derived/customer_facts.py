@@ -30,6 +30,7 @@ from chassis.read.projecting import Collection, Index
 from customer.branches import SUMS
 from customer.catalogue import CONTEXT
 from customer.domain.events import CONTACT
+from customer.facts import CONSENTS
 from customer.holdings import SIGNATORY, held, parties_on, role_of
 from customer.lists import FACTS_LIST
 from customer.merging import stand_for
@@ -48,7 +49,18 @@ _PANORAMA: Final = asset_panorama.VIEW.name
 _TAGS: Final = tags.VIEW.name
 
 _OF_CUSTOMER: Final = (
-    *("kind", "origin", "branch", "questions", "parties", "tags", "tier", "erased_at", "contact_erased_at"),
+    *(
+        "kind",
+        "origin",
+        "branch",
+        "questions",
+        "parties",
+        "tags",
+        "consents",
+        "tier",
+        "erased_at",
+        "contact_erased_at",
+    ),
     *FACTS_LIST.searched,
 )
 _OF_ACCOUNT: Final = (
@@ -172,6 +184,7 @@ def facts(
         "branch": customer.get("branch"),
         "questions": list(customer["questions"]),
         "tags": sorted({ends.get(one["code"], one["code"]) for one in customer.get("tags", ())}),
+        CONSENTS: _consents(customer, day),
         "tier": (customer.get("tier") or {}).get("tier"),
         "aum": aum,
         "aum_month_end": closing,
@@ -280,9 +293,19 @@ def _relations(accounts: Iterable[Mapping[str, Any]]) -> list[Document]:
     ]
 
 
+def _consents(customer: Mapping[str, Any], day: str) -> list[str]:
+    """The channels and purposes to which a consent is valid on a business date."""
+    return sorted(
+        f"{one['channel']}-{one['purpose']}"
+        for one in customer.get("consents", ())
+        if one["given"] and (one["valid_until"] is None or day < one["valid_until"])
+    )
+
+
 def _changes_on(customer: Mapping[str, Any], accounts: Iterable[Mapping[str, Any]], day: str) -> str:
-    """The first day after this one on which a month, a right, a link or an account begins or ends."""
+    """The first day after this one on which a month, a right, a link, an account or a consent begins or ends."""
     days: list[str | None] = [month_after(day), *(account["closed_on"] for account in accounts)]
+    days += [one["valid_until"] for one in customer.get("consents", ())]
     for one in [*customer["parties"], *(holder for account in accounts for holder in account["holders"])]:
         days += [one.get("from"), one.get("until")]
     return min(each for each in days if each is not None and each > day)
@@ -295,7 +318,7 @@ RELATIONS_MAX: Final = 200
 
 VIEW: Final = DerivedView(
     name=FACTS_LIST.view,
-    version=8,
+    version=9,
     inputs=(customers.VIEW, asset_panorama.VIEW, tags.VIEW),
     collection=Collection(FACTS, (*FACTS_LIST.indexes, Index(((CHANGES_ON, 1),)))),
     depending=depending,

@@ -9,6 +9,8 @@ from contracts.identity import ExternalIds, PartyId
 
 from customer.domain.events import (
     DETAILS,
+    ConsentChannel,
+    ConsentPurpose,
     CustomerKind,
     DeclaredAsset,
     Detail,
@@ -344,6 +346,24 @@ class CloseNeed(msgspec.Struct, frozen=True):
     text: str | None = None
 
 
+class GiveConsent(msgspec.Struct, frozen=True):
+    """The customer consents, as `evidence` shows, on the business date `on` and before `valid_until`."""
+
+    channel: ConsentChannel
+    purpose: ConsentPurpose
+    evidence: str
+    valid_until: date | None
+    on: date
+
+
+class WithdrawConsent(msgspec.Struct, frozen=True):
+    """The customer does not consent, or no longer."""
+
+    channel: ConsentChannel
+    purpose: ConsentPurpose
+    evidence: str | None = None
+
+
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
@@ -377,4 +397,6 @@ CustomerCommand = (
     | RecordNeed
     | CorrectNeed
     | CloseNeed
+    | GiveConsent
+    | WithdrawConsent
 )

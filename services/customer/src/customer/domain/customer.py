@@ -9,6 +9,8 @@ from customer.domain.commands import CustomerCommand
 from customer.domain.deciding import decide
 from customer.domain.events import (
     BranchAssigned,
+    ConsentGiven,
+    ConsentWithdrawn,
     ContactDetailsChanged,
     ContradictionResolved,
     CustomerContactErased,
@@ -89,6 +91,8 @@ def identify(event: CustomerEvent) -> UUID | None:
             | TierOverrideEnded()
             | NeedCorrected()
             | NeedClosed()
+            | ConsentGiven()
+            | ConsentWithdrawn()
         ):
             return None
         case _:

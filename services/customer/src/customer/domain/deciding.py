@@ -26,6 +26,7 @@ from customer.domain.commands import (
     EndTierOverride,
     EraseContact,
     EraseCustomer,
+    GiveConsent,
     LiftLegalHold,
     LinkReference,
     NameKeyCustomer,
@@ -41,7 +42,9 @@ from customer.domain.commands import (
     ReviewCustomer,
     TakeOverReference,
     UnlinkReference,
+    WithdrawConsent,
 )
+from customer.domain.consenting import decide_consent
 from customer.domain.erasing import ErasureCommand, decide_erasure
 from customer.domain.events import (
     CONTACT,
@@ -171,6 +174,8 @@ def decide(  # noqa: PLR0911, PLR0912, PLR0915 (one arm per command)
             return decide_tiers(command, customer)
         case RecordNeed() | CorrectNeed() | CloseNeed():
             return decide_needs(command, customer)
+        case GiveConsent() | WithdrawConsent():
+            return decide_consent(command)
         case _:
             assert_never(command)
 

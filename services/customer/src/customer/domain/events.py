@@ -18,6 +18,8 @@ Identifying = Annotated[str | None, personal("C2")]
 ForContact = Annotated[str | None, personal("C2", purpose=purposes.CONTACT)]
 CustomerKind = Literal["person", "company"]
 RegisteredBy = Literal["staff", "master-data"]
+ConsentChannel = Literal["sms", "phone", "email", "push"]
+ConsentPurpose = Literal["marketing", "profiling", "sharing"]
 NeedChannel = Literal["counter", "phone", "visit", "online"]
 NeedOutcome = Literal["fulfilled", "not-fulfilled", "dropped", "mistaken"]
 Tier = Literal["mass", "potential", "wealth", "private"]
@@ -387,6 +389,24 @@ class NeedClosed(Event, frozen=True):
     text: Annotated[str | None, personal("C2")] = None
 
 
+class ConsentGiven(Event, frozen=True):
+    """The customer consents to be reached over a channel for a purpose, from the effective time on and before the business date
+    `valid_until`. `evidence`: what shows it, such as a signed form and its number (M36)."""
+
+    channel: ConsentChannel
+    purpose: ConsentPurpose
+    evidence: Annotated[str, personal("C2")]
+    valid_until: date | None = None
+
+
+class ConsentWithdrawn(Event, frozen=True):
+    """The customer does not consent, or no longer: to a channel for a purpose, from the effective time on."""
+
+    channel: ConsentChannel
+    purpose: ConsentPurpose
+    evidence: Annotated[str | None, personal("C2")] = None
+
+
 CustomerEvent = (
     CustomerRegistered
     | ReferenceLinked
@@ -423,6 +443,8 @@ CustomerEvent = (
     | NeedRecorded
     | NeedCorrected
     | NeedClosed
+    | ConsentGiven
+    | ConsentWithdrawn
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -461,6 +483,8 @@ STORED_NAMES: dict[str, type[Event]] = {
     "need-recorded": NeedRecorded,
     "need-corrected": NeedCorrected,
     "need-closed": NeedClosed,
+    "consent-given": ConsentGiven,
+    "consent-withdrawn": ConsentWithdrawn,
 }
 
 

@@ -12,6 +12,8 @@ from customer.domain.events import (
     DETAILS,
     IDENTITY,
     BranchAssigned,
+    ConsentGiven,
+    ConsentWithdrawn,
     ContactDetailsChanged,
     ContradictionResolved,
     CustomerContactErased,
@@ -148,6 +150,8 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             return evolve_tiers(customer, event)
         case NeedRecorded() | NeedCorrected() | NeedClosed():
             return evolve_needs(customer, event)
+        case ConsentGiven() | ConsentWithdrawn():
+            return customer  # each is decided by itself
         case _:
             assert_never(event)
 

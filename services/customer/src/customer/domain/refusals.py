@@ -152,6 +152,15 @@ class TierOverrideChanged(Refusal):
     title_zh: ClassVar[str] = "客户层级的人工调整此后已变更"
 
 
+class ConsentTermInvalid(Refusal):
+    """A consent that would have ended before it was given."""
+
+    code: ClassVar[str] = "consent-term-invalid"
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "A consent ends after the day on which it was given"
+    title_zh: ClassVar[str] = "同意的有效期须晚于作出同意之日"
+
+
 class NeedKindUnknown(Refusal):
     """No kind of need has this code on that day."""
 

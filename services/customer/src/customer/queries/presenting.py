@@ -104,6 +104,7 @@ def customer_shown(
         "references_since": document.get("parties_since"),
         "review": document.get("review"),
         "tags": _tags(document.get("tags", ()), tags),
+        "consents": document.get("consents", []),
         "tier": document.get("tier"),
         "registered_at": document["registered_at"],
         "erased_at": document.get("erased_at"),

@@ -34,7 +34,7 @@ def keys(event: Delivered) -> list[DocumentKey]:
 def project(_: DocumentKey, document: Document | None, event: Delivered) -> Document:
     """The customer's document after an event; raises NotRegistered."""
     if event.type == "customer.registered":
-        begun = {"parties": [], "tags": [], "registered_at": event.recorded_at.isoformat()}
+        begun = {"parties": [], "tags": [], "consents": [], "registered_at": event.recorded_at.isoformat()}
     elif document is None:
         raise NotRegistered(event.type)
     else:
@@ -160,7 +160,7 @@ def _shared(document: Document, event: Delivered) -> Document:
 
 
 def _erased(_: Document, event: Delivered) -> Document:
-    """Removes the open questions, the tags and the tier. Sealed values no longer open once the key is destroyed."""
+    """Removes the open questions, the tags, the consents and the tier. Sealed values no longer open once the key is destroyed."""
     return {"erased_at": event.recorded_at.isoformat(), **_closed_questions()}
 
 
@@ -172,6 +172,7 @@ def _closed_questions() -> Document:
         "shares_number_with": [],
         "review": None,
         "tags": [],
+        "consents": [],
         "tier": None,
     }
 
@@ -252,6 +253,26 @@ def _tier(
     since = before["since"] if before and before["tier"] == tier else event.effective_at.isoformat()
     of_rules = {name: assessed[name] for name in _NOT_ASSESSED}
     return {"tier": {"tier": tier, "since": since, **of_rules, "override": override}}
+
+
+def _consent(document: Document, event: Delivered) -> Document:
+    """What is effective last stands, of two at the same instant a withdrawal (`customer.domain.consenting`)."""
+    data = event.data
+    new = {
+        "channel": data["channel"],
+        "purpose": data["purpose"],
+        "given": event.type == "customer.consent_given",
+        "since": event.effective_at.isoformat(),
+        "valid_until": data.get("valid_until"),
+        "sequence": event.sequence,
+    }
+    others, same = list[Document](), [new]
+    for one in document["consents"]:
+        of_pair = (one["channel"], one["purpose"]) == (new["channel"], new["purpose"])
+        (same if of_pair else others).append(one)
+    return {
+        "consents": [*others, max(same, key=lambda one: (one["since"], not one["given"], one["sequence"]))]
+    }
 
 
 def _party(event: Delivered) -> Document:
@@ -343,6 +364,8 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.tier_assessed": _tier_assessed,
     "customer.tier_overridden": _tier_overridden,
     "customer.tier_override_ended": _tier_override_ended,
+    "customer.consent_given": _consent,
+    "customer.consent_withdrawn": _consent,
 }
 
 
@@ -359,7 +382,7 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name=CUSTOMERS_LIST.view,
-    version=10,
+    version=11,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
     collections=(

@@ -1,0 +1,76 @@
+"""Consents of customers (同意), by channel and purpose, and what stood at a time as it was known at another (M36).
+
+Unknown is refusal. What is effective last stands, whenever it was recorded; of two at the same instant a withdrawal.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Final, NamedTuple, assert_never, get_args
+
+from customer.domain.commands import GiveConsent, WithdrawConsent
+from customer.domain.events import ConsentChannel, ConsentGiven, ConsentPurpose, ConsentWithdrawn
+from customer.domain.refusals import ConsentTermInvalid
+
+CHANNELS: Final[tuple[ConsentChannel, ...]] = get_args(ConsentChannel)
+PURPOSES: Final[tuple[ConsentPurpose, ...]] = get_args(ConsentPurpose)
+Pair = tuple[ConsentChannel, ConsentPurpose]
+
+
+class ConsentChange(NamedTuple):
+    """That a consent was given or withdrawn, from `at` on, which was recorded at `recorded_at` as the event `sequence`."""
+
+    channel: ConsentChannel
+    purpose: ConsentPurpose
+    given: bool
+    valid_until: date | None
+    at: datetime
+    recorded_at: datetime
+    sequence: int
+
+    @property
+    def order(self) -> tuple[datetime, bool, int]:
+        """Of the changes of one channel and purpose the last in this order stands."""
+        return (self.at, not self.given, self.sequence)
+
+    def valid_on(self, day: date) -> bool:
+        """Whether it is a consent that stands on a business date."""
+        return self.given and (self.valid_until is None or day < self.valid_until)
+
+
+def decide_consent(command: GiveConsent | WithdrawConsent) -> Sequence[ConsentGiven | ConsentWithdrawn]:
+    """The events of a command; raises ConsentTermInvalid. Each is stored, because each has its own evidence."""
+    match command:
+        case GiveConsent(channel, purpose, evidence, valid_until, on):
+            if valid_until is not None and valid_until <= on:
+                raise ConsentTermInvalid(f"after {on}")
+            return [ConsentGiven(channel, purpose, evidence, valid_until)]
+        case WithdrawConsent(channel, purpose, evidence):
+            return [ConsentWithdrawn(channel, purpose, evidence)]
+        case _:
+            assert_never(command)
+
+
+def standing(
+    changes: Iterable[ConsentChange], as_of: datetime, known_at: datetime
+) -> dict[Pair, ConsentChange]:
+    """By channel and purpose the change that stood at `as_of`, of what was recorded up to `known_at`."""
+    found = dict[Pair, ConsentChange]()
+    for one in changes:
+        pair = one.channel, one.purpose
+        if one.at <= as_of and one.recorded_at <= known_at:
+            found[pair] = max(found.get(pair, one), one, key=lambda each: each.order)
+    return found
+
+
+def consented(
+    changes: Iterable[ConsentChange],
+    channel: ConsentChannel,
+    purpose: ConsentPurpose,
+    *,
+    at: datetime,
+    known_at: datetime,
+    on: date,
+) -> bool:
+    """Whether a consent was valid at an instant of the business date `on`, as it was known at another; unknown is refusal."""
+    stood = standing(changes, at, known_at).get((channel, purpose))
+    return stood is not None and stood.valid_on(on)
