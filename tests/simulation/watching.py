@@ -107,15 +107,15 @@ class Watching:
     over: bool = False
     broken: list[Broken] = field(default_factory=list)
 
-    def all_know(self) -> bool:
-        """Whether each client knows what is so."""
-        return all(client.known == self.wanted_truth(client.wanted) for client in self.clients)
-
-    def all_were_told(self) -> bool:
-        """Whether each client was told of everything that is written. Who reads for another reason may know it before, and
-        what moves then moves between two rounds for whoever tells."""
+    def caught_up(self) -> bool:
+        """Whether each client knows what is so, and was told of everything that is written. Who reads for another reason may
+        know it before: it then still reads what it is told of, and what moves moves between two rounds for whoever tells."""
         end = place_of(len(self.mongo.written))
-        return all(reaches((client.last or "").rpartition(".")[2], end) for client in self.clients)
+        return all(
+            client.known == self.wanted_truth(client.wanted)
+            and reaches((client.last or "").rpartition(".")[2], end)
+            for client in self.clients
+        )
 
     def wanted_truth(self, wanted: Wanted) -> Known:
         """What a client should know in the end."""
@@ -220,7 +220,7 @@ async def quiet(run: Watching) -> None:
     run.staying = False
     await run.kernel.sleep(run.kernel.chance.random() * QUIET_SECONDS_MAX)
     run.staying = True
-    if not await run.kernel.comes(lambda: run.all_know() and run.all_were_told(), CAUGHT_UP_SECONDS_MAX):
+    if not await run.kernel.comes(run.caught_up, CAUGHT_UP_SECONDS_MAX):
         run.broken += _ends(run)
     run.staying = False
 
@@ -346,7 +346,7 @@ def supervising(run: Watching) -> Callable[[], Awaitable[None]]:
         await kernel.comes(lambda: run.done, BURSTS * CAUGHT_UP_SECONDS_MAX)
         kernel.heal()
         run.staying = True
-        await kernel.comes(run.all_know, CAUGHT_UP_SECONDS_MAX)
+        await kernel.comes(run.caught_up, CAUGHT_UP_SECONDS_MAX)
         run.over = True
 
     return main
