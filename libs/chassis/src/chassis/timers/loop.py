@@ -228,11 +228,11 @@ class TimerLoop(LeasedLoop):
 
     def _failed(self, due: Due, error: Exception) -> Given:
         reason, waits = reason_of(error), isinstance(error, NotReady)
-        said = {"timer": due.name, "subject": str(due.subject), "attempt": due.tries + 1, "reason": reason}
+        log = _log.bind(timer=due.name, subject=str(due.subject), attempt=due.tries + 1, reason=reason)
         if due.tries + 1 >= (WAITS_MAX if waits else TRIES_MAX):
-            _log.error("timer failed", **said)
+            log.error("timer failed")
             return self._settled(due, f"failed: {reason}")
-        _log.log(logging.INFO if waits else logging.ERROR, "timer is tried again", **said)
+        log.log(logging.INFO if waits else logging.ERROR, "timer is tried again")
         seconds = min(self._try_again_seconds * 2**due.tries, WAIT_SECONDS_MAX)
         return Given(due, None, self._clock.now() + timedelta(seconds=seconds))
 
