@@ -97,6 +97,7 @@ from customer.domain.refusals import (
     TooManyLegalHolds,
     TooManyReferences,
 )
+from customer.done import done
 from customer.examples import EXAMPLES
 from customer.facts import FIELDS
 from customer.file_routes import add_files
@@ -284,7 +285,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     async def changed(
         response: Response, customer: UUID, command: CustomerCommand, context: CommandContext, version: int
     ) -> Done:
-        return _done(response, await service.change(customer, command, context, version))
+        return done(response, await service.change(customer, command, context, version))
 
     async def identified(
         caller: Caller, outcome: Awaitable[Outcome[CustomerEvent]]
@@ -318,7 +319,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """Registers a customer. A reference that is another customer's is refused."""
         outcome = await identified(caller, service.register(body.said(service.ids), context))
         response.headers["Location"] = f"/customers/{outcome.stream_id}"
-        return _done(response, outcome)
+        return done(response, outcome)
 
     @router.put("/customers/{customer_id}/name", responses=_FIT)
     async def rename_customer(
@@ -353,7 +354,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         born_on = None if body.born_on is None else body.born_on.isoformat()
         command = CorrectIdentityDetails(born_on, body.identity_number)
         corrected = service.change(customer_id, command, context, version)
-        return _done(response, await identified(caller, corrected))
+        return done(response, await identified(caller, corrected))
 
     @router.post("/customers/{customer_id}/references", responses=_LINKED)
     async def link_reference(
@@ -402,7 +403,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> Done:
         """Unlinks an external id from a business date on: the customer's panorama no longer shows its accounts."""
         on = body.effective_on
-        return _done(response, await service.unlink_reference(customer_id, party_id, on, context, version))
+        return done(response, await service.unlink_reference(customer_id, party_id, on, context, version))
 
     @router.post("/customers/{customer_id}/references/{party_id}/move", responses=_MOVED)
     async def move_reference(
@@ -421,7 +422,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         outcome = await service.move_reference(
             customer_id, party_id, body.to, body.effective_on, context, version
         )
-        return _done(response, outcome)
+        return done(response, outcome)
 
     @router.post("/customers/{customer_id}/contradictions/{field}/resolve", responses=_RESOLVED)
     async def resolve_contradiction(
@@ -436,7 +437,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """Decides between the values that staff and a source state of a field."""
         command = ResolveContradiction(field, body.party_id, body.accept)
         resolved = service.change(customer_id, command, context, version)
-        return _done(response, await identified(caller, resolved))
+        return done(response, await identified(caller, resolved))
 
     @router.post("/customers/{customer_id}/erase", status_code=202, responses=_ERASED)
     async def erase_customer(
@@ -470,7 +471,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         response: Response, context: Commanding, customer_id: CustomerPath, body: LegalHoldBody
     ) -> Done:
         """Forbids every erasure of the customer. The id of the hold is that of the command, and is shown with the erasure."""
-        return _done(response, await service.place_legal_hold(customer_id, body.until, context))
+        return done(response, await service.place_legal_hold(customer_id, body.until, context))
 
     @router.post("/customers/{customer_id}/legal-holds/{hold_id}/lift", status_code=202, responses=_LIFTED)
     async def lift_legal_hold(
@@ -494,7 +495,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """Has the sources release no record of the customer until it is erased; refused where an erasure would be.
 
         It is prepared once each source has answered. Where one refuses, or 15 days pass without the erasure, it ends."""
-        return _done(response, await service.prepare_erasure(customer_id, context, version))
+        return done(response, await service.prepare_erasure(customer_id, context, version))
 
     @router.post("/customers/{customer_id}/erasure-preparation/end", responses=_CHANGED)
     async def end_erasure_preparation(
@@ -566,7 +567,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> Done:
         """Makes the customer a key customer (重点客户), from today or from earlier on: it is to be reviewed once in a calendar
         month."""
-        return _done(response, await service.name_key_customer(customer_id, context, version))
+        return done(response, await service.name_key_customer(customer_id, context, version))
 
     @router.post("/customers/{customer_id}/key-customer/end", responses=_CHANGED)
     async def end_key_customer(
@@ -590,7 +591,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """Says that a key customer was reviewed, today or earlier; the next review is due a calendar month later.
 
         A review of a day before the one that the next review is counted from changes nothing."""
-        return _done(response, await service.review(customer_id, context, version))
+        return done(response, await service.review(customer_id, context, version))
 
     # questions
 
@@ -803,12 +804,6 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         )
 
     return router
-
-
-def _done(response: Response, outcome: Outcome[CustomerEvent]) -> Done:
-    response.headers["ETag"] = entity_tag(outcome.version)
-    response.headers["Consistency-Token"] = consistency_token(CONTEXT, outcome.position)
-    return Done(customer_id=outcome.stream_id, version=outcome.version, position=outcome.position)
 
 
 def _customer_in(path: Mapping[str, str]) -> UUID | None:

@@ -4,13 +4,12 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from chassis.web import DatedBody, Dependencies, Page, consistency_token, entity_tag, refusals
+from chassis.web import DatedBody, Dependencies, Page, refusals
 from chassis.web.formats import Instant, StatedInstant
 from chassis.web.problems import RequestInvalid
 from chassis.write.deciding import (
     CommandContext,
     CommandKeyReused,
-    Outcome,
     SubjectUnknown,
     TooManyConflicts,
 )
@@ -18,7 +17,6 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from customer.application import CustomerService
-from customer.catalogue import CONTEXT
 from customer.consents import ConsentThen
 from customer.domain.events import (
     ConsentChannel,
@@ -27,6 +25,7 @@ from customer.domain.events import (
     ConsentWithdrawn,
 )
 from customer.domain.refusals import ConsentTermInvalid, CustomerIsErased, CustomerNotRegistered
+from customer.done import done
 from customer.masking import masked_note
 from customer.need_routes import Note
 from customer.shapes import BusinessDate, Done
@@ -99,7 +98,7 @@ def add_consents(router: APIRouter, service: CustomerService, dependencies: Depe
         """The customer consents to be reached over a channel for a purpose. A withdrawal that is effective at that time or later stands."""
         pair = (body.channel, body.purpose)
         given = service.consents.give(customer_id, pair, body.evidence, body.valid_until, context)
-        return _done(response, await given)
+        return done(response, await given)
 
     @router.post("/customers/{customer_id}/consents/withdraw", responses=_CHANGED)
     async def withdraw_consent(
@@ -107,7 +106,7 @@ def add_consents(router: APIRouter, service: CustomerService, dependencies: Depe
     ) -> Done:
         """The customer refuses a channel for a purpose, or withdraws what was given."""
         pair = (body.channel, body.purpose)
-        return _done(response, await service.consents.withdraw(customer_id, pair, body.evidence, context))
+        return done(response, await service.consents.withdraw(customer_id, pair, body.evidence, context))
 
     @router.get(
         "/customers/{customer_id}/consents",
@@ -168,9 +167,3 @@ def _state(one: ConsentThen) -> Literal["given", "withdrawn", "erased", "unknown
 def _evidence(one: ConsentThen) -> str | None:
     event = one.recorded and one.recorded.event
     return event.evidence if isinstance(event, ConsentGiven | ConsentWithdrawn) else None
-
-
-def _done(response: Response, outcome: Outcome[Any]) -> Done:
-    response.headers["ETag"] = entity_tag(outcome.version)
-    response.headers["Consistency-Token"] = consistency_token(CONTEXT, outcome.position)
-    return Done(customer_id=outcome.stream_id, version=outcome.version, position=outcome.position)

@@ -9,10 +9,8 @@ from chassis.web import (
     Dependencies,
     Page,
     Paging,
-    consistency_token,
     cursor,
     cursor_values,
-    entity_tag,
     paging,
     refusals,
 )
@@ -29,7 +27,6 @@ from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema, model_validator
 
 from customer.application import CustomerService
-from customer.catalogue import CONTEXT
 from customer.domain.needs import KINDS
 from customer.domain.refusals import (
     CustomerIsErased,
@@ -41,6 +38,7 @@ from customer.domain.refusals import (
     TooManyNeeds,
 )
 from customer.domain.state import Need
+from customer.done import add_outcome
 from customer.lists import scope_of
 from customer.needs import need_of
 from customer.shapes import BranchName, Text
@@ -244,8 +242,7 @@ def add_needs(router: APIRouter, service: CustomerService, dependencies: Depende
 
 
 def _done(response: Response, need: UUID, outcome: Outcome[Any]) -> NeedDone:
-    response.headers["ETag"] = entity_tag(outcome.version)
-    response.headers["Consistency-Token"] = consistency_token(CONTEXT, outcome.position)
+    add_outcome(response, outcome)
     return NeedDone(
         need_id=need, customer_id=outcome.stream_id, version=outcome.version, position=outcome.position
     )

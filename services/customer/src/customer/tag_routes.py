@@ -15,7 +15,6 @@ from chassis.web import (
     ExplainedBody,
     Page,
     Paging,
-    consistency_token,
     cursor,
     cursor_values,
     entity_tag,
@@ -51,6 +50,7 @@ from customer.domain.tag import (
     code_of,
     looks_like_code,
 )
+from customer.done import add_outcome, done
 from customer.lists import FACTS_LIST, scope_of
 from customer.normalising import name as normalised_name
 from customer.selecting import may_of
@@ -234,11 +234,11 @@ def _add_tag_commands(router: APIRouter, service: CustomerService, dependencies:
     )
     async def define_tag(response: Response, context: Commanding, body: DefineTagBody) -> TagDone:
         """Defines a tag of the dictionary. A name that another tag has or had is refused, and that tag is named."""
-        done = _done(
+        defined = _done(
             response, code_of(body.name), await service.tagging.tags.define(body.name, "dictionary", context)
         )
-        response.headers["Location"] = f"/tags/{done.tag}"
-        return done
+        response.headers["Location"] = f"/tags/{defined.tag}"
+        return defined
 
     @router.put(
         "/tags/{tag}/name",
@@ -295,7 +295,7 @@ def _add_customer_commands(router: APIRouter, service: CustomerService, dependen
     ) -> Done:
         """Adds and removes tags, all or none (R007, R061). A name that no tag has becomes a free tag; what is there already gives
         no event, and a tag that a rule of the system added is not removed here."""
-        return _tagged(response, await service.tagging.change(customer_id, body.add, body.remove, context))
+        return done(response, await service.tagging.change(customer_id, body.add, body.remove, context))
 
     @router.post("/customers/{customer_id}/tags/by-rule", responses=_TAGGED)
     async def change_tags_by_rule(
@@ -303,7 +303,7 @@ def _add_customer_commands(router: APIRouter, service: CustomerService, dependen
     ) -> Done:
         """Adds and removes tags as a rule of the system says, all or none. It removes only what the same rule added."""
         changed = service.tagging.change(customer_id, body.add, body.remove, context, rule=body.rule)
-        return _tagged(response, await changed)
+        return done(response, await changed)
 
     @router.post("/customers/{customer_id}/tags/remove", responses=_TAGGED)
     async def remove_tags(
@@ -311,7 +311,7 @@ def _add_customer_commands(router: APIRouter, service: CustomerService, dependen
     ) -> Done:
         """Removes tags whoever added them, those of rules of the system too. The rule may add them again."""
         changed = service.tagging.change(customer_id, (), body.remove, context, overriding=True)
-        return _tagged(response, await changed)
+        return done(response, await changed)
 
     @router.post(
         "/customers/taggings",
@@ -381,12 +381,5 @@ def _add_questions(router: APIRouter, service: CustomerService, dependencies: De
 
 
 def _done(response: Response, tag: str, outcome: Outcome[TagEvent]) -> TagDone:
-    response.headers["ETag"] = entity_tag(outcome.version)
-    response.headers["Consistency-Token"] = consistency_token(CONTEXT, outcome.position)
+    add_outcome(response, outcome)
     return TagDone(tag=tag, version=outcome.version, position=outcome.position)
-
-
-def _tagged(response: Response, outcome: Outcome[Any]) -> Done:
-    response.headers["ETag"] = entity_tag(outcome.version)
-    response.headers["Consistency-Token"] = consistency_token(CONTEXT, outcome.position)
-    return Done(customer_id=outcome.stream_id, version=outcome.version, position=outcome.position)

@@ -15,7 +15,6 @@ from chassis.web import (
     ExplainedBody,
     Page,
     Paging,
-    consistency_token,
     cursor,
     cursor_values,
     entity_tag,
@@ -28,7 +27,6 @@ from chassis.web.problems import RequestInvalid
 from chassis.write.deciding import (
     CommandContext,
     CommandKeyReused,
-    Outcome,
     SubjectUnknown,
     TooManyConflicts,
     VersionMismatch,
@@ -56,6 +54,7 @@ from customer.domain.tier_rules import (
     TierRulesOutdated,
     TooManyTierRules,
 )
+from customer.done import done
 from customer.lists import FACTS_LIST, scope_of
 from customer.panorama.schema import MONTH_PATTERN
 from customer.selecting import may_of
@@ -226,7 +225,7 @@ def add_tiers(router: APIRouter, service: CustomerService, dependencies: Depende
         """Puts the customer into a tier before a business date, whatever the rules give (R022). It replaces an override that stands.
         It takes a second person to put a customer into 财富 (`wealth`) or 私行 (`private`): that is proposed."""
         overridden = service.overrides.override(customer_id, body.tier, body.valid_until, context, version)
-        return _done(response, await overridden)
+        return done(response, await overridden)
 
     @router.post("/customers/{customer_id}/tier-override/propose", status_code=202, responses=_PROPOSED)
     async def propose_tier_override(
@@ -252,7 +251,7 @@ def add_tiers(router: APIRouter, service: CustomerService, dependencies: Depende
         body: ExplainedBody,
     ) -> Done:
         """Withdraws the override of the customer's tier: what the rules give is in force again. Nothing where none stands."""
-        return _done(response, await service.overrides.end(customer_id, context, version))
+        return done(response, await service.overrides.end(customer_id, context, version))
 
     @router.post("/customers/tier-overrides", status_code=201, responses=_PREPARED)
     async def prepare_tier_overrides(
@@ -363,9 +362,3 @@ def _rules_shown(one: AdoptedRules) -> TierRulesShown:
         proposed_by=None if metadata is None else metadata.proposed_by,
         reason=None if metadata is None else metadata.reason,
     )
-
-
-def _done(response: Response, outcome: Outcome[Any]) -> Done:
-    response.headers["ETag"] = entity_tag(outcome.version)
-    response.headers["Consistency-Token"] = consistency_token(CONTEXT, outcome.position)
-    return Done(customer_id=outcome.stream_id, version=outcome.version, position=outcome.position)
