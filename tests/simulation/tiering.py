@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo
 from chassis.calendar import Calendar, Span, public_holidays
 from chassis.connections.transient import StoreUnavailable
 from chassis.privacy.keys import DataKey
-from chassis.process.leases import Lease
 from chassis.timers import Timer, TimerLoop
 from chassis.write.deciding import CommandContext, Refusal, TooManyConflicts
 from chassis.write.handling import CommandHandler
@@ -42,7 +41,7 @@ from tests.simulation.kernel import EPOCH, Faults, Injected, Kernel
 from tests.simulation.scenario import Broken
 from tests.simulation.servers import Flaws, LogServer, PositionServer
 from tests.simulation.store import SimulatedKeys, StoreClient
-from tests.simulation.timing import TableFlaws, TimerClient, TimerServer
+from tests.simulation.timing import TableFlaws, TimerServer, given
 
 DAYS_PER_SECOND = 60
 FIRST_DAY = date(2025, 11, 20)
@@ -53,7 +52,6 @@ TIERS = ["mass", "wealth", "private"]
 AMOUNTS = [0, 49_999_999, 50_000_000, 599_999_999, 600_000_000, 10**12]
 ACTS_MAX = 24
 TRIES_MAX = 60
-LEASE_SECONDS, RENEWED_SECONDS, MARGIN_SECONDS, ASKED_SECONDS = 0.5, 0.1, 0.1, 0.05
 CATCH_UP_SECONDS_MAX = 20.0
 FAULTS = Faults(crash=0.004, unanswered=0.02, freeze=0.002, freezes_max=3, freeze_seconds=0.8)
 CATALOGUE = catalogue()
@@ -159,32 +157,8 @@ def giving(bank: Bank, parts: Parts) -> Callable[[], Awaitable[None]]:
             except Injected as error:
                 raise StoreUnavailable("facts") from error
 
-        stopping = asyncio.Event()
-        bank.stopping.append(stopping)
-        if bank.over:
-            stopping.set()
-        lease = Lease(
-            bank.timers.lease,
-            bank.kernel,
-            seconds=LEASE_SECONDS,
-            renewed_seconds=RENEWED_SECONDS,
-            margin_seconds=MARGIN_SECONDS,
-            asked_seconds=ASKED_SECONDS,
-        )
-        loop = parts.loop(
-            "simulation",
-            [parts.timer(handler, facts)],
-            store,
-            CATALOGUE.decode,
-            TimerClient(bank.timers),
-            lease,
-            bank.kernel,
-            generation="1",
-            given_per_second_max=1_000.0,
-            poll_seconds=0.05,
-            try_again_seconds=0.01,
-        )
-        await loop.run(stopping)
+        timer = parts.timer(handler, facts)
+        await given(bank, parts.loop, timer, store, CATALOGUE, generation="1", try_again_seconds=0.01)
 
     return main
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any, assert_never, cast
+from typing import Any, Protocol, assert_never, cast
 from uuid import UUID, uuid5
 
 import msgspec
@@ -285,6 +285,51 @@ class Ringing:
         return store, CommandHandler(DECIDER, store, CATALOGUE, SimulatedKeys(self.kernel, self.keys))
 
 
+class Timed(Protocol):
+    """A run with timers, as a process sees it that gives them."""
+
+    kernel: Kernel
+    timers: TimerServer
+    stopping: list[asyncio.Event]
+    over: bool
+
+
+async def given(
+    run: Timed,
+    loop: Callable[..., TimerLoop],
+    timer: Timer,
+    store: StoreClient,
+    catalogue: Catalogue,
+    **how: Any,
+) -> None:
+    """Gives what is due until the run is over. `how`: what else the loop is made with."""
+    stopping = asyncio.Event()
+    run.stopping.append(stopping)
+    if run.over:
+        stopping.set()
+    lease = Lease(
+        run.timers.lease,
+        run.kernel,
+        seconds=LEASE_SECONDS,
+        renewed_seconds=RENEWED_SECONDS,
+        margin_seconds=MARGIN_SECONDS,
+        asked_seconds=ASKED_SECONDS,
+    )
+    made = loop(
+        "simulation",
+        [timer],
+        store,
+        catalogue.decode,
+        TimerClient(run.timers),
+        lease,
+        run.kernel,
+        given_per_second_max=1_000.0,
+        poll_seconds=0.05,
+        **how,
+    )
+    await made.run(stopping)
+
+
 def giving(run: Ringing, parts: Parts) -> Callable[[], Awaitable[None]]:
     """A process that gives what is due. Some of them come with another generation of the timers."""
 
@@ -296,33 +341,17 @@ def giving(run: Ringing, parts: Parts) -> Callable[[], Awaitable[None]]:
         async def changed(due: Due, context: CommandContext, version: int) -> None:
             await give(due, parts.context(run, due, context), version)
 
-        stopping = asyncio.Event()
-        run.stopping.append(stopping)
-        if run.over:
-            stopping.set()
-        lease = Lease(
-            run.timers.lease,
-            run.kernel,
-            seconds=LEASE_SECONDS,
-            renewed_seconds=RENEWED_SECONDS,
-            margin_seconds=MARGIN_SECONDS,
-            asked_seconds=ASKED_SECONDS,
-        )
-        loop = parts.loop(
-            "simulation",
-            [Timer(RING, 1, frozenset({"planned", "cancelled"}), changes, changed)],
+        ring = Timer(RING, 1, frozenset({"planned", "cancelled"}), changes, changed)
+        await given(
+            run,
+            parts.loop,
+            ring,
             store,
-            CATALOGUE.decode,
-            TimerClient(run.timers),
-            lease,
-            run.kernel,
+            CATALOGUE,
             generation=f"g{run.lives // 4}",
             given_at_once_max=GIVEN_AT_ONCE_MAX,
-            given_per_second_max=1_000.0,
             folded_events_max=FOLDED_EVENTS_MAX,
-            poll_seconds=0.05,
         )
-        await loop.run(stopping)
 
     return main
 
