@@ -50,6 +50,7 @@ from chassis.web import (
     entity_tag,
     paging,
     refusals,
+    tagged,
 )
 from chassis.web.problems import NotReady, RequestInvalid
 from chassis.web.streams import STREAM_SECONDS_MAX, EventStream
@@ -192,27 +193,20 @@ WatchedWhere = Annotated[
 Answers = dict[int | str, dict[str, Any]]
 
 _encode: Final = msgspec.json.Encoder().encode
-_TAGGED: Final = {
-    "headers": {"ETag": {"schema": {"type": "string"}, "description": "the customer's version"}}
-}
+_TAGGED: Final = tagged("customer")
 _UNKNOWN: Final = refusals(CustomerNotRegistered)
-_SHOWN: Final[Answers] = {200: _TAGGED, **_UNKNOWN}
+_SHOWN: Final[Answers] = {**_TAGGED, **_UNKNOWN}
 _PANORAMA: Final[Answers] = {200: {"model": Panorama}, **refusals(CustomerNotRegistered, HoldingsTooLarge)}
 _PANORAMA_WANTED: Final = OwnParameters(customer_id=CustomerPath, month=MonthWanted)
 _REGISTERED: Final[Answers] = {
-    201: {
-        "headers": {
-            **_TAGGED["headers"],
-            "Location": {"schema": {"type": "string"}, "description": "where the customer is"},
-        }
-    },
+    **tagged("customer", at="where the customer is"),
     **refusals(
         CustomerAlreadyRegistered, TooManyReferences, AlreadyRecorded, IdentityNumberKnown, ClaimedTooOften
     ),
     **refusals(DetailInvalid),
 }
 _CHANGED: Final[Answers] = {
-    200: _TAGGED,
+    **_TAGGED,
     **refusals(CustomerNotRegistered, VersionMismatch, TooManyConflicts),
 }
 _LINKED: Final[Answers] = {

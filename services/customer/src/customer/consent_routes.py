@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from chassis.web import DatedBody, Dependencies, Page, refusals
+from chassis.web import DatedBody, Dependencies, Page, refusals, tagged
 from chassis.web.formats import Instant, StatedInstant
 from chassis.web.problems import RequestInvalid
 from chassis.write.deciding import (
@@ -79,7 +79,7 @@ class ConsentsThen(Page[ConsentShown]):
 
 CustomerPath = Annotated[UUID, Path(description="the customer")]
 _CHANGED: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the customer's version"}}},
+    **tagged("customer"),
     **refusals(CustomerNotRegistered),
     **refusals(CustomerIsErased, TooManyConflicts),
     **refusals(CommandKeyReused),

@@ -13,6 +13,7 @@ from chassis.web import (
     cursor_values,
     paging,
     refusals,
+    tagged,
 )
 from chassis.web.formats import Day, Id, Instant
 from chassis.web.paging import CursorInvalid
@@ -155,7 +156,7 @@ CustomerPath = Annotated[UUID, Path(description="the customer")]
 NeedPath = Annotated[UUID, Path(description="the need")]
 Paged = Annotated[Paging, Depends(paging)]
 _DONE: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the customer's version"}}},
+    **tagged("customer"),
     **refusals(CustomerNotRegistered),
 }
 _RECORDED: Final = {

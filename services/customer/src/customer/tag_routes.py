@@ -20,6 +20,7 @@ from chassis.web import (
     entity_tag,
     paging,
     refusals,
+    tagged,
 )
 from chassis.web.formats import Instant
 from chassis.web.paging import CursorInvalid
@@ -189,18 +190,9 @@ class TagEventPage(Page[TagEventShown]):
     """A page of the history of a customer's tags, oldest first."""
 
 
-def _etag(of: str) -> dict[str, Any]:
-    return {"ETag": {"schema": {"type": "string"}, "description": f"the version of the {of}"}}
-
-
-_VERSIONED: Final[dict[int | str, dict[str, Any]]] = {200: {"headers": _etag("tag")}}
+_VERSIONED: Final = tagged("tag")
 _DEFINED: Final[dict[int | str, dict[str, Any]]] = {
-    201: {
-        "headers": {
-            **_etag("tag"),
-            "Location": {"schema": {"type": "string"}, "description": "where the tag is"},
-        }
-    },
+    **tagged("tag", at="where the tag is"),
     **refusals(TagNameTaken, CommandKeyReused, TooManyConflicts),
 }
 _CHANGED: Final = {
@@ -208,7 +200,7 @@ _CHANGED: Final = {
     **refusals(TagUnknown, VersionMismatch, TooManyConflicts, TagIsMerged, CommandKeyReused),
 }
 _TAGGED: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"headers": _etag("customer")},
+    **tagged("customer"),
     **refusals(
         *(CustomerNotRegistered, TagsRefused, TagOfAnother, TooManyTags),
         *(CustomerIsErased, CommandKeyReused, TooManyConflicts),

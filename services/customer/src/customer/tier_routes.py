@@ -20,6 +20,7 @@ from chassis.web import (
     entity_tag,
     paging,
     refusals,
+    tagged,
 )
 from chassis.web.formats import Month, StatedDay
 from chassis.web.paging import CursorInvalid
@@ -175,7 +176,7 @@ class TierOverridesBody(SelectionBody, TierOverrideStated):
 CustomerPath = Annotated[UUID, Path(description="the customer")]
 Paged = Annotated[Paging, Depends(paging)]
 _ENDED: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the customer's version"}}},
+    **tagged("customer"),
     **refusals(CustomerNotRegistered, VersionMismatch),
     **refusals(CustomerIsErased, TooManyConflicts),
 }
@@ -196,9 +197,7 @@ _RULES_PROPOSED: Final[dict[int | str, dict[str, Any]]] = {
     **refusals(VersionMismatch, TierRulesOutdated, TooManyTierRules),
     **refusals(CommandKeyReused, TierRulesNotAhead, TierRulesInvalid),
 }
-_LISTED: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"headers": {"ETag": {"schema": {"type": "string"}, "description": "the version of the list"}}}
-}
+_LISTED: Final = tagged("list")
 
 
 _PREPARED: Final[dict[int | str, dict[str, Any]]] = {

@@ -15,7 +15,7 @@ from chassis.web.commands import (
 from chassis.web.conditional import Expected, entity_tag, expected_version, unchanged
 from chassis.web.consistency import ReadingOwnWrite, WaitFor, consistency_token
 from chassis.web.dependencies import Dependencies, dependencies
-from chassis.web.openapi import DescribedRouter, located
+from chassis.web.openapi import DescribedRouter, located, tagged
 from chassis.web.paging import LIMIT_MAX, CursorInvalid, Page, Paging, cursor, cursor_values, paging
 from chassis.web.parameters import OwnParameters
 from chassis.web.problems import Problem, refusals
@@ -60,5 +60,6 @@ __all__ = [
     "paging",
     "refusals",
     "serve",
+    "tagged",
     "unchanged",
 ]

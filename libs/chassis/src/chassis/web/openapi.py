@@ -45,6 +45,15 @@ def located(status: int, where: str) -> dict[int | str, dict[str, Any]]:
     return {status: {"headers": {"Location": _TEXT | {"description": where}}}}
 
 
+def tagged(of: str, *, at: str | None = None) -> dict[int | str, dict[str, Any]]:
+    """The part of `responses` for an answer whose `ETag` is the version of `of`. What was made has a `Location` too, which is `at`."""
+    tag = {"ETag": _TEXT | {"description": f"the version of the {of}"}}
+    if at is None:
+        return {200: {"headers": tag}}
+    [made] = located(201, at).values()
+    return {201: {"headers": tag | made["headers"]}}
+
+
 class DescribedRouter(APIRouter):
     """Routes under one tag, with what the document says of them: the tag's description, an example for each name of
     a field (see `chassis.web.examples`), and the components of `schemas` beside those of its bodies."""
