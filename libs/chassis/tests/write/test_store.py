@@ -20,6 +20,7 @@ from chassis.write.store import (
     VersionConflict,
     prepare,
 )
+from chassis.write.store.facade import STREAM_READ_AT_ONCE
 from chassis.write.store.schema import lock_key
 
 NAMESPACE = UUID(int=1)
@@ -198,6 +199,26 @@ async def test_appends_to_one_stream_keep_their_order(store: EventStore) -> None
     results = await store.append(items)
     assert all(isinstance(result, Appended) for result in results)
     assert [e.version for e in await store.read_stream(stream("s"))] == list(range(1, 51))
+
+
+async def test_the_events_of_some_names_are_found_in_a_stream_of_many_pages(store: EventStore) -> None:
+    named = {1: "begun", STREAM_READ_AT_ONCE: "ended", STREAM_READ_AT_ONCE + 1: "begun"}
+    last = 2 * STREAM_READ_AT_ONCE
+    await store.append_bulk(
+        [
+            StoredEvent(stream("s"), version, named.get(version, "noted"), b"{}", None)
+            for version in range(1, last + 1)
+        ]
+    )
+
+    async def found(*names: str, after: int = 0) -> list[int]:
+        return [one.version async for one in store.read_named(stream("s"), names, after)]
+
+    assert await found("begun", "ended") == [*named]
+    assert await found("begun", after=1) == [STREAM_READ_AT_ONCE + 1]
+    assert (await found("noted"))[-1] == last
+    assert await found("begun", after=last) == await found("other") == []
+    assert [one async for one in store.read_named(stream("other"), ["noted"])] == []
 
 
 async def test_one_command_key_sent_by_many_is_stored_once(store: EventStore) -> None:

@@ -26,8 +26,6 @@ from customer.domain.events import (
 from customer.domain.refusals import CustomerNotRegistered
 from customer.domain.state import Customer
 
-STREAM_READ_AT_ONCE: Final = 500
-"""Events of a customer that are read to find those of its consents."""
 _NAMES: Final = frozenset(
     {"consent-given", "consent-withdrawn", "customer-erased", "customer-contact-erased"}
 )
@@ -92,11 +90,8 @@ class CustomerConsents:
 
     async def _events(self, customer: UUID) -> list[RecordedEvent]:
         keys = await asyncio.to_thread(self.handler.keys.keys_for, [customer], create=False)
-        found, after = list[RecordedEvent](), 0
-        while stored := await self.store.read_stream(customer, after, STREAM_READ_AT_ONCE):
-            after = stored[-1].version
-            found += [self.catalogue.open(one, keys.get(customer)) for one in stored if one.name in _NAMES]
-        return found
+        stored = self.store.read_named(customer, _NAMES)
+        return [self.catalogue.open(one, keys.get(customer)) async for one in stored]
 
 
 def changes_of(recorded: RecordedEvent) -> list[ConsentChange]:

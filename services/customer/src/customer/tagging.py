@@ -28,8 +28,6 @@ from customer.tags import ChangeTagsOfMany, Tags
 
 CHANGE_TAGS: Final = "change-tags"
 """The kind of bulk run."""
-STREAM_READ_AT_ONCE: Final = 500
-"""Events of a customer that are read to find those of its tags."""
 _TAG_EVENTS: Final = frozenset({"tag-added", "tag-removed"})
 
 
@@ -138,17 +136,14 @@ class CustomerTags:
         """Which tags a customer was given and lost, by whom, when and why, oldest first; from the event store. Raises
         CustomerNotRegistered, SubjectUnknown."""
         found = list[RecordedEvent]()
-        while len(found) < limit:
-            stored = await self.store.read_stream(customer, after, STREAM_READ_AT_ONCE)
-            found += [self.catalogue.open(one, None) for one in stored if one.name in _TAG_EVENTS]
-            if len(stored) < STREAM_READ_AT_ONCE:
+        async for one in self.store.read_named(customer, _TAG_EVENTS, after):
+            found.append(self.catalogue.open(one, None))
+            if len(found) == limit:
                 break
-            after = stored[-1].version
         if not found and not (await self.handler.load(customer)).version:
             raise CustomerNotRegistered
-        page = found[:limit]
-        names = await self.queries.tags.names({_of_tags(one).code for one in page})
-        return [_tag_event(one, names) for one in page]
+        names = await self.queries.tags.names({_of_tags(one).code for one in found})
+        return [_tag_event(one, names) for one in found]
 
     async def tag(self, code: str) -> Document:
         """A tag, with the version of its stream that the document shows; raises TagUnknown."""

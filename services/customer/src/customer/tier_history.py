@@ -25,8 +25,6 @@ from customer.domain.overriding import evolve_tiers
 from customer.domain.refusals import CustomerNotRegistered
 from customer.domain.state import Customer
 
-STREAM_READ_AT_ONCE: Final = 500
-"""Events of a customer that are read to find those of its tier."""
 _NAMES: Final = frozenset(
     {"tier-assessed", "tier-overridden", "tier-override-ended", "customer-erased", "customer-contact-erased"}
 )
@@ -92,14 +90,11 @@ class TierHistory:
         return TierOn(state.tier_in_force, state.tier, overridden or assessed)
 
     async def _changes(self, customer: UUID) -> AsyncIterator[TierChange]:
-        after, state = 0, Customer()
-        while stored := await self.store.read_stream(customer, after, STREAM_READ_AT_ONCE):
-            after = stored[-1].version
-            for one in stored:
-                if one.name in _NAMES:
-                    recorded = self.catalogue.open(one, None)
-                    state = _evolved(state, recorded)
-                    yield TierChange(_change(recorded), recorded, state)
+        state = Customer()
+        async for one in self.store.read_named(customer, _NAMES):
+            recorded = self.catalogue.open(one, None)
+            state = _evolved(state, recorded)
+            yield TierChange(_change(recorded), recorded, state)
 
     async def _require_known(self, customer: UUID) -> None:
         if not (await self.handler.load(customer)).version:

@@ -2,7 +2,7 @@
 bulk."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import LifoQueue
 from typing import Any, Final, ParamSpec, TypeVar
@@ -16,6 +16,8 @@ from chassis.write.store.items import NIL, Append, AppendResult, CommandSeen
 from chassis.write.store.recorder import Recorder
 
 CONNECTIONS_MAX: Final = 4
+STREAM_READ_AT_ONCE: Final = 500
+"""Events of a stream that are read at once to find those of some names."""
 STILL_BUSY_SECONDS_MAX: Final = 2.0
 """How long a thread may still work when the store is closed."""
 
@@ -77,6 +79,18 @@ class EventStore:
     ) -> list[StoredEvent]:
         """Events of one stream beyond version `after`, in order, in one bounded page."""
         return await self._read(lambda recorder: recorder.read_stream(stream_id, after, limit))
+
+    async def read_named(
+        self, stream_id: UUID, names: Collection[str], after: int = 0
+    ) -> AsyncIterator[StoredEvent]:
+        """Events of one stream beyond version `after` that have one of these stored names, in order. The stream is read page by page."""
+        while stored := await self.read_stream(stream_id, after, STREAM_READ_AT_ONCE):
+            for one in stored:
+                if one.name in names:
+                    yield one
+            if len(stored) < STREAM_READ_AT_ONCE:
+                return
+            after = stored[-1].version
 
     async def read_streams(self, after: dict[UUID, int] | Iterable[UUID]) -> dict[UUID, list[StoredEvent]]:
         """Events of several streams, from the beginning or each beyond a version."""
