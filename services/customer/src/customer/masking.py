@@ -8,9 +8,11 @@ from chassis.privacy.masking import HIDDEN, NUMBER, masked_number
 
 from customer.districts import district_of
 
-_LONG_NUMBER: Final = re.compile(r"\d{5,}|\d(?:[ .-]?\d){6,}")
+_BETWEEN: Final = r"[ \u00a0\u3000./\-\u2010-\u2015\u2212\uff0d\uff0e]"
+"""What stands between groups of digits, also as Chinese input methods write it."""
+_LONG_NUMBER: Final = re.compile(rf"\d{{5,}}|\d(?:{_BETWEEN}?\d){{6,}}")
 """Five digits together, or seven in groups, as people write phone numbers."""
-_EMAIL: Final = re.compile(r"[^\s@]+@[^\s@]+")
+_EMAIL: Final = re.compile(r"[^\s@\uff20]+[@\uff20][^\s@\uff20]+")
 
 
 def masked_company(name: str | None) -> str | None:
