@@ -1,15 +1,18 @@
 """Needs of customers: given, when, then; over HTTP as a device sends them; and in the view."""
 
 import asyncio
+from base64 import urlsafe_b64encode
 from datetime import date, datetime, timedelta
+from random import Random
 from uuid import UUID
 
 import psycopg
 import pytest
 from chassis.privacy.keys import ERASED
 from chassis.write.handling import CommandHandler
+from contracts.purposes import CONTACT
 from customer.catalogue import catalogue
-from customer.domain.commands import CloseNeed, CorrectNeed, EraseCustomer, RecordNeed
+from customer.domain.commands import CloseNeed, CorrectNeed, EraseContact, EraseCustomer, RecordNeed
 from customer.domain.customer import customer_decider
 from customer.domain.events import (
     CustomerErased,
@@ -132,6 +135,10 @@ def test_the_text_of_a_kind_that_was_given_up_can_still_be_corrected():
         ("留学汇款 2万美元/年", "留学汇款 2万美元/年"),
         ("电话13800001234，或 a.b@example.com 联系", "电话***，或 *** 联系"),
         ("卡 6222 0212 3456 7890", "卡 ***"),
+        ("手机138—0000—1234或１３８－００００－１２３４", "手机***或***"),
+        ("卡6222\u30000212\u30003456\u30007890", "卡***"),
+        ("写信到 a.b＠example.com", "写信到 ***"),
+        ("年息3.85%，2/3首付", "年息3.85%，2/3首付"),
         (ERASED, ERASED),
         (None, None),
     ],
@@ -217,7 +224,7 @@ async def test_one_key_at_once_from_two_processes_records_one_need_and_two_keys_
     at = await registered(api)
     service = api.service
     second = CommandHandler(customer_decider, store, catalogue(), key_ring)
-    elsewhere = CustomerNeeds(second, service.queries, service.business_date)
+    elsewhere = CustomerNeeds(second, store, service.queries, service.business_date)
     first = (await told(api, at, key("k"))).json()
     for number in range(4):
         context = by_timer(at, f"device {number}")
@@ -233,6 +240,35 @@ async def test_one_key_at_once_from_two_processes_records_one_need_and_two_keys_
     assert (await told(api, at, key("k"))).json() == first
     api.headers["Authorization"] = f"Bearer {api.token_of('teller', None, 'wu')}"
     assert (await told(api, at, key("k"))).json()["need_id"] != first["need_id"]
+
+
+@pytest.mark.requirement("R065", "M40")
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_queues_send_again_and_in_any_order_is_recorded_once_each_as_it_was_noted(
+    api, shown, seed
+):
+    chance, customers = Random(seed), [await registered(api) for _ in range(2)]
+    noted = {
+        f"{seed}:{number}": (
+            chance.choice(customers),
+            {"text": f"{number}", "effective_at": ago(hours=hours)},
+        )
+        for number, hours in enumerate(chance.choices(range(100), k=30))
+    }
+    sent = [name for name in noted for _ in range(chance.randint(1, 3))]
+    chance.shuffle(sent)
+    while sent:
+        together = [sent.pop() for _ in range(min(len(sent), chance.randint(1, 5)))]
+        answers = await asyncio.gather(
+            *(told(api, noted[name][0], key(name), **noted[name][1]) for name in together)
+        )
+        assert [one.status_code for one in answers] == [200] * len(together)
+    await shown()
+    for at in customers:
+        wanted = [(body["effective_at"], body["text"]) for to, body in noted.values() if to == at]
+        listed_then = [(one["at"], one["text"]) for one in (await listed(api, at))["items"]]
+        assert sorted(listed_then) == sorted(wanted)
+        assert [came_up for came_up, _ in listed_then] == sorted((one for one, _ in wanted), reverse=True)
 
 
 @pytest.mark.requirement("R065")
@@ -269,6 +305,29 @@ async def test_what_was_recorded_has_its_outcome_also_when_it_has_become_too_old
         connection.execute(f"delete from {schema}.commands")
     forgotten = await told(api, at, key("k"), effective_at=ago(hours=1))
     assert await code_of_refusal(forgotten) == (409, "already-recorded")
+    by_then = await told(api, at, key("k"), effective_at=week)
+    assert await code_of_refusal(by_then) == (409, "already-recorded"), "it is too old, and it is recorded"
+    assert await code_of_refusal(await told(api, at, effective_at=week)) == (422, "need-too-old")
+
+
+async def test_what_was_recorded_is_known_also_when_no_other_need_is_taken(api, store, postgres_url, schema):
+    at = await registered(api)
+    for number in range(NEEDS_OPEN_MAX):
+        assert (await told(api, at, key(f"full-{number}"))).status_code == 200
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"alter table {schema}.commands disable trigger all")
+        connection.execute(f"delete from {schema}.commands")
+    assert await code_of_refusal(await told(api, at, key("full-0"))) == (409, "already-recorded")
+    assert await code_of_refusal(await told(api, at)) == (409, "too-many-needs")
+    assert await code_of_refusal(await told(api, at, key("full-0"), kind="gold")) == (409, "already-recorded")
+
+
+async def test_what_was_refused_because_of_a_clock_ahead_is_taken_when_its_time_has_come(api, store):
+    at, ahead = await registered(api), {"effective_at": ago(seconds=-61)}
+    assert await code_of_refusal(await told(api, at, key("k"), **ahead)) == (422, "effective-time-ahead")
+    await asyncio.sleep(1.5)
+    assert (await told(api, at, key("k"), **ahead)).status_code == 200
+    assert len(await of_needs(store, at)) == 1
 
 
 @pytest.mark.requirement("R011", "R064")
@@ -286,6 +345,40 @@ async def test_needs_come_in_pages_what_came_up_last_first_in_whatever_order_the
     assert seen == ["1", "2", "2", "3", "4", "5"]
     wrong = await api.get(f"/customers/{at}/needs", params={"after": "x"})
     assert await code_of_refusal(wrong) == (400, "cursor-invalid")
+
+
+@pytest.mark.requirement("R011")
+async def test_needs_that_come_between_two_pages_move_none_of_those_that_were_there(api, shown):
+    at, instants = await registered(api), [ago(hours=hours) for hours in (5, 4, 3)]
+    there = [
+        (await told(api, at, effective_at=instants[number % 3])).json()["need_id"] for number in range(11)
+    ]
+    await shown()
+    seen, after = [], {}
+    for _ in range(8):
+        page = await listed(api, at, limit=2, **after)
+        seen += [one["need_id"] for one in page["items"]]
+        for came_up in (ago(hours=1), ago(hours=6), instants[1]):
+            await told(api, at, effective_at=came_up)
+        await shown()
+        after = {"after": page["next"]}
+    assert [seen.count(one) for one in there] == [1] * len(there)
+    assert len(seen) == len(set(seen))
+
+
+async def test_a_cursor_that_no_page_gave_out_is_refused(api):
+    at = await registered(api)
+    for content in (
+        b'["\\ud800","x"]',
+        b'["a\\u0000","x"]',
+        b'["a"]',
+        b'["a","b","c"]',
+        b"[1,2]",
+        b'[{"$gt":""},"x"]',
+    ):
+        text = urlsafe_b64encode(content).rstrip(b"=").decode()
+        refused = await api.get(f"/customers/{at}/needs", params={"after": text})
+        assert await code_of_refusal(refused) == (400, "cursor-invalid"), content
 
 
 @pytest.mark.requirement("R065", "M46")
@@ -386,6 +479,23 @@ async def test_an_erasure_takes_the_texts_of_needs_and_no_other_need_comes(api, 
     [left] = (await listed(api, at))["items"]
     assert (left["need_id"], left["text"], left["kind"]) == (need, ERASED, "study-abroad")
     assert await code_of_refusal(await told(api, at)) == (409, "customer-erased")
+
+
+@pytest.mark.requirement("M22")
+async def test_an_erasure_of_the_contact_leaves_the_texts_of_needs_and_no_need_changes(api, shown, key_ring):
+    at = await registered(api)
+    need = (await told(api, at)).json()["need_id"]
+    command = EraseContact((), NOW.date() + timedelta(days=400), NOW.date())
+    await api.service.handler.handle(UUID(at), command, by_timer(at, "contact"))
+    key_ring.erase([UUID(at)], CONTACT)
+    await shown()
+    [left] = (await listed(api, at))["items"]
+    assert (left["text"], left["closed"]) == (BODY["text"], None)
+    assert await code_of_refusal(await told(api, at)) == (409, "customer-erased")
+    closing = await api.post(
+        f"/customers/{at}/needs/{need}/close", json={"outcome": "dropped"}, headers=once()
+    )
+    assert await code_of_refusal(closing) == (409, "customer-erased")
 
 
 async def test_the_kinds_of_needs_can_be_asked_for(api):

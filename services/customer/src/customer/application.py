@@ -221,7 +221,7 @@ class CustomerService:
         object.__setattr__(self, "overrides", overrides)
         consents = CustomerConsents(self.handler, self.store, self.catalogue, self.business_date)
         object.__setattr__(self, "consents", consents)
-        needs = CustomerNeeds(self.handler, self.queries, self.business_date, self.need_days_max)
+        needs = CustomerNeeds(self.handler, self.store, self.queries, self.business_date, self.need_days_max)
         object.__setattr__(self, "needs", needs)
         of_rules = CommandHandler(tier_rules_decider, self.store, self.catalogue, self.handler.keys)
         rulebook = TierRulebook(of_rules, self.store, self.catalogue, self.today)

@@ -8,12 +8,18 @@ from uuid import UUID, uuid5
 
 from chassis.lists import Scope
 from chassis.read.documents import Document
-from chassis.write.deciding import CommandContext, Outcome
+from chassis.write.deciding import AlreadyRecorded, CommandContext, Outcome
 from chassis.write.handling import CommandHandler
+from chassis.write.store import EventStore
 
 from customer.domain.commands import CloseNeed, CorrectNeed, CustomerCommand, RecordNeed
 from customer.domain.events import CustomerEvent, NeedChannel, NeedOutcome
-from customer.domain.refusals import CustomerNotRegistered
+from customer.domain.refusals import (
+    CustomerNotRegistered,
+    NeedKindUnknown,
+    NeedTooOld,
+    TooManyNeeds,
+)
 from customer.domain.state import Customer, Need
 from customer.queries import Queries
 
@@ -32,6 +38,7 @@ class CustomerNeeds:
     most `days_max` days ago."""
 
     handler: CommandHandler[CustomerCommand, Customer, CustomerEvent]
+    store: EventStore
     queries: Queries
     business_date: Callable[[datetime], date]
     days_max: int = NEED_DAYS_MAX
@@ -55,7 +62,13 @@ class CustomerNeeds:
             context.now - timedelta(days=self.days_max),
         )
         asked = ("record-need", stated, channel, branch)
-        return await self.handler.handle(customer, command, context, asked=asked)
+        try:
+            return await self.handler.handle(customer, command, context, asked=asked)
+        except (NeedTooOld, NeedKindUnknown, TooManyNeeds):
+            # It may be recorded, and its outcome forgotten: the device must not take it for lost.
+            if await self.store.known_identities([command.need]):
+                raise AlreadyRecorded from None
+            raise
 
     async def correct(
         self, customer: UUID, need: UUID, stated: Need, corrections: int, context: CommandContext
