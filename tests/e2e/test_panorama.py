@@ -16,7 +16,7 @@ from chassis.clock import SystemClock
 from chassis.observability import telemetry
 from chassis.privacy.tokens import Caller, development_token
 from chassis.web import create_app
-from crm_cli import demo_bank, demo_needs, demo_tags, demo_tiers, panorama
+from crm_cli import demo_bank, demo_consents, demo_needs, demo_tags, demo_tiers, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
 from customer import bootstrap as customer_service
@@ -424,6 +424,28 @@ async def test_the_demo_bank_has_customers_whose_needs_are_read_over_the_broker(
         "crm-up",
     )
     assert need["closed"]["outcome"] == "fulfilled"
+
+
+@pytest.mark.requirement("M36", "R079")
+async def test_the_demo_bank_has_customers_whose_consents_are_found_over_the_broker(
+    taken_in: Any, web: httpx.AsyncClient, running: Running, bank: DemoBank
+) -> None:
+    assert await demo_consents.consent(running.customer, bank, Caller("crm-up"), CLOCK) == len(bank.tagged)
+    stored = running.heads()["customer"]
+    assert await demo_consents.consent(running.customer, bank, Caller("crm-up"), CLOCK) == len(bank.tagged)
+    assert running.heads()["customer"] == stored, "once more changes nothing"
+    known = {"at_least": f"customer-{stored}"}
+    pairs = demo_consents.CONSENTS
+    for number, (channel, purpose) in enumerate(pairs):
+        signed = len(range(number, len(bank.tagged), len(pairs)))
+        asked = {"where": f"consents has {channel}-{purpose}", **known}
+        counted = (await web.get("/customers/selection/count", params=asked)).json()["count"]
+        assert counted == signed - (number == 0), "one withdrew"
+    key, _ = bank.tagged[0]
+    found = await web.get("/customers", params={"reference": f"{bank.plan.source}:{key}", **known})
+    at = f"/customers/{found.json()['items'][0]['customer_id']}/consents"
+    [said] = [one for one in (await web.get(at)).json()["items"] if one["state"] != "unknown"]
+    assert (said["channel"], said["purpose"], said["state"], said["valid"]) == (*pairs[0], "withdrawn", False)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from sync_ingest.runs.results import FeedContent, Progress, RunResult
 from crm_cli import demo_bank
 from crm_cli.answers import Json, answer
 from crm_cli.demo_bank import DemoBank, DemoPlan
+from crm_cli.demo_consents import consented
 from crm_cli.demo_needs import noted
 from crm_cli.demo_tags import tagged
 from crm_cli.demo_tiers import overridden
@@ -58,6 +59,9 @@ def demo(
     needs: Annotated[
         bool, typer.Option("--needs", help="record a need of some customers of the bank")
     ] = False,
+    consents: Annotated[
+        bool, typer.Option("--consents", help="record a consent of some customers of the bank")
+    ] = False,
     write: Annotated[Path | None, typer.Option(help="write the feed here instead of taking it in")] = None,
     as_json: Json = False,
 ) -> None:
@@ -74,6 +78,9 @@ def demo(
         return
     if needs:
         _note(bank, as_json=as_json)
+        return
+    if consents:
+        _consent(bank, as_json=as_json)
         return
     if tiers:
         _override(bank, as_json=as_json)
@@ -102,6 +109,13 @@ def _tag(bank: DemoBank, *, as_json: bool) -> None:
 def _note(bank: DemoBank, *, as_json: bool) -> None:
     given = _given(noted, bank, "record_need")
     answer({"customers": given}, f"demo bank: {given} customers have a need", as_json=as_json)
+
+
+def _consent(bank: DemoBank, *, as_json: bool) -> None:
+    said = _given(consented, bank, "give_consent")
+    answer(
+        {"customers": said}, f"demo bank: {said} customers have said what they consent to", as_json=as_json
+    )
 
 
 def _override(bank: DemoBank, *, as_json: bool) -> None:

@@ -412,6 +412,7 @@ class Supervisor:
         yield from self._ended(environment, "demo", "--tags")
         yield from self._ended(environment, "demo", "--tiers")
         yield from self._ended(environment, "demo", "--needs")
+        yield from self._ended(environment, "demo", "--consents")
 
     def _token(self) -> str:
         from chassis.clock import SystemClock
