@@ -122,10 +122,12 @@ class World:
     async def records(self) -> list[Record]:
         return [r async for page in read_to_end(self.bank.kafka_url, INGEST_EVENTS.name) for r in page]
 
-    async def generation(self) -> dict:
-        return next(
-            one for one in await self.mongo.find("view_generations") if one["view"] == "asset_panorama"
-        )
+    async def generation(self, view: str = "asset_panorama") -> dict:
+        return next(one for one in await self.mongo.find("view_generations") if one["view"] == view)
+
+    async def prefix(self, view: str = "asset_panorama") -> str:
+        """What the collections of a view begin with."""
+        return f"{view}_v{(await self.generation(view))['number']}_"
 
     async def close(self) -> None:
         await self.mongo.close()
@@ -260,7 +262,7 @@ async def test_a_record_without_a_stored_event_or_unlike_it_is_found(world):
 
 
 async def test_a_missing_a_changed_and_a_surplus_document_are_found(world):
-    prefix = (await world.generation())["view"] + f"_v{(await world.generation())['number']}_"
+    prefix = await world.prefix()
     accounts = sorted(await world.mongo.find(f"{prefix}accounts"), key=lambda each: each["_id"])
     movement = (await world.mongo.find(f"{prefix}movements", limit=1))[0]
     await world.mongo.delete(f"{prefix}accounts", {"_id": accounts[0]["_id"]})
@@ -377,7 +379,7 @@ async def test_what_cannot_be_read_is_named_and_all_else_is_checked(world):
     world.sql(change.format("name"), "party-forgotten", *renamed[:2])
     unread += [(newer[:2], "party-described"), (renamed[:2], "party-forgotten")]
 
-    prefix = (await world.generation())["view"] + f"_v{(await world.generation())['number']}_"
+    prefix = await world.prefix()
     accounts = sorted(await world.mongo.find(f"{prefix}accounts"), key=lambda each: each["_id"])
     first, second, third = (account["_id"] for account in accounts)
     movement = (await world.mongo.find(f"{prefix}movements", limit=1))[0]["_id"]
@@ -421,7 +423,7 @@ async def test_a_live_view_that_this_command_does_not_know_makes_verify_red(worl
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_one_flipped_byte_one_missing_event_and_one_doctored_document_are_each_found(world, processes):
     assert (await world.verified(processes=processes)).green
-    prefix = (await world.generation())["view"] + f"_v{(await world.generation())['number']}_"
+    prefix = await world.prefix()
     flipped, missing, doctored, gone = world.sql(
         "select stream_id, version, body, position from store_ingest.events"
         " where name = 'posting-booked' order by position limit 4"

@@ -38,6 +38,8 @@ PARTY = "P-VIP-7788990"
 BY_HAND = "司徒望舒"
 STATED = [{"product": "fund", "amount": "100.00", "currency": "CNY"}]
 BAD_NAME = "申屠失意"
+NEED = "想为外孙慕容清越投保"
+EVIDENCE = "授权书由轩辕明镜代签"
 FILE_PERSON = "O'Brien\"太叔静姝"
 FILE_ACCOUNT = "6228481122334455667"
 FILE = f"{FILE_PERSON} {FILE_ACCOUNT}.csv"
@@ -57,6 +59,8 @@ ALL = (
     PARTY,
     BY_HAND,
     BAD_NAME,
+    NEED,
+    EVIDENCE,
 )
 SOURCE = "private-bank"
 PLANTED = "诸葛无忌被看见"
@@ -189,6 +193,14 @@ async def entrusted(system: System) -> System:
         headers={"Idempotency-Key": "personal"},
     )
     assert made.status_code == 201, made.text
+    for what, body in (
+        ("needs", {"kind_text": NEED, "text": NEED, "channel": "visit"}),
+        ("consents", {"channel": "sms", "purpose": "marketing", "evidence": EVIDENCE}),
+    ):
+        noted = await system.web.post(
+            f"{made.headers['Location']}/{what}", json=body, headers={"Idempotency-Key": f"personal-{what}"}
+        )
+        assert noted.status_code == 200, noted.text
     assert (await asyncio.to_thread(system.take_in, SOURCE, b"{broken\n", FILE)).findings.quarantined == 1
     answer = await system.web.post(
         "/ingest/batches",
