@@ -14,6 +14,7 @@ from customer.claims import Claims
 from customer.connections import reaching
 from customer.domain.commands import Details, Reference, RegisterCustomer
 from customer.domain.customer import customer_decider
+from customer.domain.state import Need
 from customer.identities import customer_of_party
 from customer.policies.when_customer_erased_then_destroy_keys import EVENT, DestroyKeys
 from customer.policies.when_party_described_then_register_customer import RegisterDescribed
@@ -74,6 +75,25 @@ async def test_a_command_that_is_cut_off_is_carried_out_once(store, key_ring, po
     outcome = await again.service.register(PERSON, context(1))
     assert (outcome.version, outcome.replayed) == (2, point == "after-append")
     assert await names(store) == stored
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_need_and_a_consent_that_are_cut_off_are_recorded_once(store, key_ring, point):
+    customer = (await Process(store, key_ring).service.register(PERSON, context(1))).stream_id
+    stated = Need("fund", None, "x")
+
+    async def need(process):
+        return await process.service.needs.record(customer, stated, "visit", None, context(2))
+
+    async def consent(process):
+        return await process.service.consents.give(customer, ("sms", "marketing"), "S-1", None, context(3))
+
+    for command in (need, consent):
+        with pytest.raises(CutOff):
+            await command(Process(store, key_ring, point))
+        outcome = await command(Process(store, key_ring))
+        assert outcome.replayed == (point == "after-append")
+    assert (await names(store))[2:] == ["need-recorded", "consent-given"]
 
 
 @pytest.mark.parametrize("point", POINTS)

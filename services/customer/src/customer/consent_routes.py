@@ -1,11 +1,12 @@
 """The routes of the consents of customers (同意)."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from chassis.web import DatedBody, Dependencies, Page, refusals, tagged
-from chassis.web.formats import Instant, StatedInstant
+from chassis.web.commands import CLOCK_AHEAD_SECONDS_MAX
+from chassis.web.formats import Day, Instant, StatedInstant
 from chassis.web.problems import RequestInvalid
 from chassis.write.deciding import (
     CommandContext,
@@ -27,8 +28,7 @@ from customer.domain.events import (
 from customer.domain.refusals import ConsentTermInvalid, CustomerIsErased, CustomerNotRegistered
 from customer.done import done
 from customer.masking import masked_note
-from customer.need_routes import Note
-from customer.shapes import BusinessDate, Done
+from customer.shapes import BusinessDate, Done, Note
 
 EVIDENCE: Final = ["柜台签署授权书，编号 S-0042"]
 
@@ -63,15 +63,15 @@ class ConsentShown(BaseModel):
     valid: bool
     state: Literal["given", "withdrawn", "erased", "unknown"] = Field(examples=["given"])
     since: Instant | None
-    valid_until: str | None
+    valid_until: Day | None
     recorded_at: Instant | None
     evidence: str | None = Field(examples=EVIDENCE)
     actor: str | None
     sequence: int | None
 
 
-class ConsentsThen(Page[ConsentShown]):
-    """What stood of each channel and purpose at `at`, of what was recorded up to `known_at`; they fit into one page."""
+class ConsentsPage(Page[ConsentShown]):
+    """What stood of each channel and purpose at the instant `at`, of what was recorded up to `known_at`; they fit into one page."""
 
     at: datetime
     known_at: datetime
@@ -104,7 +104,7 @@ def add_consents(router: APIRouter, service: CustomerService, dependencies: Depe
     async def withdraw_consent(
         response: Response, context: Commanding, customer_id: CustomerPath, body: WithdrawConsentBody
     ) -> Done:
-        """The customer refuses a channel for a purpose, or withdraws what was given."""
+        """The customer refuses a channel for a purpose, or withdraws what was given. A consent that is effective later stands."""
         pair = (body.channel, body.purpose)
         return done(response, await service.consents.withdraw(customer_id, pair, body.evidence, context))
 
@@ -114,9 +114,12 @@ def add_consents(router: APIRouter, service: CustomerService, dependencies: Depe
     )
     async def list_consents(
         customer_id: CustomerPath,
-        as_of: Annotated[
+        at: Annotated[
             StatedInstant | None,
-            Query(description="when it stood; now by default", examples=["2026-11-01T00:00:00Z"]),
+            Query(
+                description="the instant at which it stood; now by default",
+                examples=["2026-11-01T00:00:00Z"],
+            ),
         ] = None,
         known_at: Annotated[
             StatedInstant | None,
@@ -125,14 +128,16 @@ def add_consents(router: APIRouter, service: CustomerService, dependencies: Depe
                 examples=["2026-11-01T00:00:00Z"],
             ),
         ] = None,
-    ) -> ConsentsThen:
-        """What the customer consented to at a time, as it was known at another: the proof that a message had a valid consent (M36)."""
+    ) -> ConsentsPage:
+        """What the customer consented to at an instant, as it was known at another: the proof that a message had a valid consent (M36).
+
+        The clock of the caller may be 60 seconds ahead: the answer is then for now, which it names."""
         now = service.clock.now()
-        if max(as_of or now, known_at or now) > now:
-            raise RequestInvalid(f"as_of or known_at is after {now.isoformat()}")
-        found = await service.consents.then(customer_id, as_of or now, known_at or now)
-        items = [_shown(one) for one in found]
-        return ConsentsThen(items=items, next=None, at=as_of or now, known_at=known_at or now)
+        if max(at or now, known_at or now) > now + timedelta(seconds=CLOCK_AHEAD_SECONDS_MAX):
+            raise RequestInvalid(f"at or known_at is after {now.isoformat()}")
+        found = await service.consents.then(customer_id, at, known_at, now)
+        items = [_shown(one) for one in found.consents]
+        return ConsentsPage(items=items, next=None, at=found.at, known_at=found.known_at)
 
 
 def _shown(one: ConsentThen) -> ConsentShown:

@@ -1,4 +1,4 @@
-"""Consents of customers (同意): given and withdrawn, and what stood at a time as it was known at another (M36)."""
+"""Consents of customers (同意): given and withdrawn, and what stood at an instant as it was known at another (M36)."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,9 +17,7 @@ from chassis.write.store import EventStore
 from customer.domain.commands import CustomerCommand, GiveConsent, WithdrawConsent
 from customer.domain.consenting import CHANNELS, PURPOSES, ConsentChange, Pair, standing
 from customer.domain.events import (
-    ConsentChannel,
     ConsentGiven,
-    ConsentPurpose,
     ConsentWithdrawn,
     CustomerEvent,
 )
@@ -38,6 +36,14 @@ class ConsentThen(NamedTuple):
     change: ConsentChange | None
     recorded: RecordedEvent | None
     valid: bool
+
+
+class ConsentsThen(NamedTuple):
+    """What stood of each channel and purpose at `at`, of what was recorded up to `known_at`."""
+
+    at: datetime
+    known_at: datetime
+    consents: list[ConsentThen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +74,21 @@ class CustomerConsents:
         """The customer does not consent from the effective time on. Raises CustomerNotRegistered, CustomerIsErased."""
         return await self.handler.handle(customer, WithdrawConsent(*pair, evidence), context)
 
-    async def then(self, customer: UUID, as_of: datetime, known_at: datetime) -> list[ConsentThen]:
-        """What stood of each channel and purpose at `as_of`, of what was recorded up to `known_at`; from the event store. Raises
-        CustomerNotRegistered, SubjectUnknown."""
+    async def then(
+        self, customer: UUID, at: datetime | None, known_at: datetime | None, now: datetime
+    ) -> ConsentsThen:
+        """What stood of each channel and purpose at an instant, of what was recorded up to another; each is now where it is None, and
+        at the latest. From the event store. Raises CustomerNotRegistered, SubjectUnknown."""
         events = await self._events(customer)
         if not events and not (await self.handler.load(customer)).version:
             raise CustomerNotRegistered
-        stood = standing((change for one in events for change in changes_of(one)), as_of, known_at)
+        # What is stored was so: the clock of the process that stored it may be ahead of ours.
+        now = max([now, *(one.metadata.recorded_at for one in events)])
+        at, known_at = min(at or now, now), min(known_at or now, now)
+        stood = standing((change for one in events for change in changes_of(one)), at, known_at)
         by_sequence = {one.version: one for one in events}
-        day = self.business_date(as_of)
-        return [
+        day = self.business_date(at)
+        consents = [
             ConsentThen(
                 pair,
                 change,
@@ -87,6 +98,7 @@ class CustomerConsents:
             for pair in product(CHANNELS, PURPOSES)
             for change in [stood.get(pair)]
         ]
+        return ConsentsThen(at, known_at, consents)
 
     async def _events(self, customer: UUID) -> list[RecordedEvent]:
         keys = await asyncio.to_thread(self.handler.keys.keys_for, [customer], create=False)
@@ -96,19 +108,15 @@ class CustomerConsents:
 
 def changes_of(recorded: RecordedEvent) -> list[ConsentChange]:
     """The changes of consents that an event of a customer is; an erasure ends all of them."""
-    given, valid_until = False, None
-    pairs: list[tuple[ConsentChannel, ConsentPurpose]] = list(product(CHANNELS, PURPOSES))
-    match recorded.event:
+    event, meta = recorded.event, recorded.metadata
+    when = meta.effective_at, meta.recorded_at, recorded.version
+    match event:
         case ConsentGiven(channel, purpose, _, until):
-            pairs, given, valid_until = [(channel, purpose)], True, until
+            return [ConsentChange(channel, purpose, True, until, *when)]
         case ConsentWithdrawn(channel, purpose):
-            pairs = [(channel, purpose)]
+            return [ConsentChange(channel, purpose, False, None, *when)]
         case _:
-            pass  # an erasure
-    meta = recorded.metadata
-    return [
-        ConsentChange(
-            channel, purpose, given, valid_until, meta.effective_at, meta.recorded_at, recorded.version
-        )
-        for channel, purpose in pairs
-    ]
+            return [
+                ConsentChange(channel, purpose, False, None, *when, erased=True)
+                for channel, purpose in product(CHANNELS, PURPOSES)
+            ]

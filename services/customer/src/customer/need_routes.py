@@ -1,6 +1,6 @@
 """The routes of the needs of customers (客户需求)."""
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
 from chassis.web import (
@@ -28,6 +28,7 @@ from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema, model_validator
 
 from customer.application import CustomerService
+from customer.domain.events import NeedChannel, NeedOutcome
 from customer.domain.needs import KINDS
 from customer.domain.refusals import (
     CustomerIsErased,
@@ -42,17 +43,8 @@ from customer.domain.state import Need
 from customer.done import add_outcome
 from customer.lists import scope_of
 from customer.needs import need_of
-from customer.shapes import BranchName, Text
+from customer.shapes import BranchName, Note, Text
 
-Note = Annotated[
-    str,
-    StringConstraints(
-        min_length=1,
-        max_length=1_000,
-        pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*[^\x00-\x1f\x7f\s][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$",
-    ),
-]
-"""A text of some lines, which is not blank."""
 KindCode = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z][a-z-]{0,63}$"),
@@ -82,7 +74,7 @@ class RecordNeedBody(DatedBody, NeedStated):
     """What the customer needs, and how and where that came up: at `effective_at` by the clock of the device, which may be 60 seconds
     ahead, or now."""
 
-    channel: Literal["counter", "phone", "visit", "online"]
+    channel: NeedChannel
     branch: BranchName | None = None
 
 
@@ -95,7 +87,7 @@ class CorrectNeedBody(DatedBody, NeedStated):
 class CloseNeedBody(DatedBody):
     """What came of a need: it was fulfilled or not, the customer has it no more (`dropped`), or it was noted by mistake."""
 
-    outcome: Literal["fulfilled", "not-fulfilled", "dropped", "mistaken"] = Field(examples=["fulfilled"])
+    outcome: NeedOutcome = Field(examples=["fulfilled"])
     text: Note | None = Field(default=None, examples=["已办理"])
 
 
@@ -111,7 +103,7 @@ class NeedDone(BaseModel):
 class NeedClosedShown(BaseModel):
     """What came of a need, at `at`, stored at `recorded_at`."""
 
-    outcome: Literal["fulfilled", "not-fulfilled", "dropped", "mistaken"] = Field(examples=["fulfilled"])
+    outcome: NeedOutcome = Field(examples=["fulfilled"])
     text: str | None = Field(examples=["已办理"])
     at: Instant
     recorded_at: Instant
@@ -125,7 +117,7 @@ class NeedShown(BaseModel):
     kind: KindCode | None = Field(examples=["study-abroad"])
     kind_text: str | None = Field(examples=[None])
     text: str = Field(examples=["咨询留学汇款：每年两次"])
-    channel: Literal["counter", "phone", "visit", "online"]
+    channel: NeedChannel
     branch: str | None
     served_by: str = Field(examples=["teller-7"])
     at: Instant

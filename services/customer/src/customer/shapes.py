@@ -35,6 +35,15 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"
 BranchName = Annotated[Text, AfterValidator(normalised_text)]
 """Normalised as what master data states: of two names that look alike a scope takes one for another branch."""
 LongText = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Note = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=1_000,
+        pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*[^\x00-\x1f\x7f\s][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$",
+    ),
+]
+"""A text of some lines, which is not blank."""
 SourceName = Annotated[
     str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$"), AfterValidator(source_name)
 ]

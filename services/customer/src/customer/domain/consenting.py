@@ -1,6 +1,7 @@
 """Consents of customers (同意), by channel and purpose, and what stood at a time as it was known at another (M36).
 
-Unknown is refusal. What is effective last stands, whenever it was recorded; of two at the same instant a withdrawal.
+Unknown is refusal. What is effective last stands, whenever it was recorded; of two at the same instant a withdrawal. An erasure ends
+all that was said, also what another process stored with a later time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,8 @@ Pair = tuple[ConsentChannel, ConsentPurpose]
 
 
 class ConsentChange(NamedTuple):
-    """That a consent was given or withdrawn, from `at` on, which was recorded at `recorded_at` as the event `sequence`."""
+    """That a consent was given or withdrawn, from `at` on, which was recorded at `recorded_at` as the event `sequence`. `erased`: by an
+    erasure, after which nothing is said."""
 
     channel: ConsentChannel
     purpose: ConsentPurpose
@@ -26,11 +28,12 @@ class ConsentChange(NamedTuple):
     at: datetime
     recorded_at: datetime
     sequence: int
+    erased: bool = False
 
     @property
-    def order(self) -> tuple[datetime, bool, int]:
+    def order(self) -> tuple[bool, datetime, bool, int]:
         """Of the changes of one channel and purpose the last in this order stands."""
-        return (self.at, not self.given, self.sequence)
+        return (self.erased, self.at, not self.given, self.sequence)
 
     def valid_on(self, day: date) -> bool:
         """Whether it is a consent that stands on a business date."""
@@ -50,27 +53,11 @@ def decide_consent(command: GiveConsent | WithdrawConsent) -> Sequence[ConsentGi
             assert_never(command)
 
 
-def standing(
-    changes: Iterable[ConsentChange], as_of: datetime, known_at: datetime
-) -> dict[Pair, ConsentChange]:
-    """By channel and purpose the change that stood at `as_of`, of what was recorded up to `known_at`."""
+def standing(changes: Iterable[ConsentChange], at: datetime, known_at: datetime) -> dict[Pair, ConsentChange]:
+    """By channel and purpose the change that stood at `at`, of what was recorded up to `known_at`."""
     found = dict[Pair, ConsentChange]()
     for one in changes:
         pair = one.channel, one.purpose
-        if one.at <= as_of and one.recorded_at <= known_at:
+        if one.at <= at and one.recorded_at <= known_at:
             found[pair] = max(found.get(pair, one), one, key=lambda each: each.order)
     return found
-
-
-def consented(
-    changes: Iterable[ConsentChange],
-    channel: ConsentChannel,
-    purpose: ConsentPurpose,
-    *,
-    at: datetime,
-    known_at: datetime,
-    on: date,
-) -> bool:
-    """Whether a consent was valid at an instant of the business date `on`, as it was known at another; unknown is refusal."""
-    stood = standing(changes, at, known_at).get((channel, purpose))
-    return stood is not None and stood.valid_on(on)
