@@ -227,6 +227,7 @@ async def test_what_cannot_be_a_consent_is_refused_and_one_key_gives_one(api, st
     for wrong in (
         {},
         {"evidence": " "},
+        {"evidence": "\u200b\ufeff"},
         {"evidence": "a\0b"},
         {"evidence": "S-1", "channel": None},
         {"evidence": "S-1", "channel": "all"},

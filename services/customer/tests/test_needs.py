@@ -414,6 +414,9 @@ async def test_what_cannot_be_a_need_is_refused_and_the_longest_text_is_none(api
     for wrong in (
         {"text": ""},
         {"text": " \n "},
+        {"text": "\u200b\n\u3000"},
+        {"kind": None, "kind_text": " "},
+        {"kind": None, "kind_text": "\u2060"},
         {"text": "a\0b"},
         {"text": "a\x1bb"},
         {"text": "长" * 1_001},

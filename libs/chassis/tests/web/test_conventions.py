@@ -129,6 +129,7 @@ async def test_a_command_has_its_reason_its_privilege_and_its_effective_time(cli
     for wrong in (
         {"reason": ""},
         {"reason": " "},
+        {"reason": "\u200b\u3164"},
         {"reason": "a\x00b"},
         {"reason": "a\nb"},
         {"reason": "x" * 501},

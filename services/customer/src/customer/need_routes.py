@@ -43,7 +43,7 @@ from customer.domain.state import Need
 from customer.done import add_outcome
 from customer.lists import scope_of
 from customer.needs import need_of
-from customer.shapes import BranchName, Note, Text
+from customer.shapes import BranchName, Note, Wording
 
 KindCode = Annotated[
     str,
@@ -56,7 +56,7 @@ class NeedStated(BaseModel):
     """What the customer needs: a kind of the dictionary, or one in other words (`kind_text`), and a text."""
 
     kind: KindCode | None = Field(default=None, examples=["study-abroad"])
-    kind_text: Text | None = Field(default=None, examples=[None])
+    kind_text: Wording | None = Field(default=None, examples=[None])
     text: Note = Field(examples=["咨询留学汇款：每年两次，"])
 
     @model_validator(mode="after")

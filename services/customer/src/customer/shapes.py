@@ -8,7 +8,7 @@ from chassis.lists.asking import WHERE_CHARACTERS_MAX
 from chassis.lists.routes import Total
 from chassis.money import CurrencyCode, exponent, minor_units
 from chassis.web import CommandBody, DatedBody, DatedExplainedBody, ExplainedBody
-from chassis.web.formats import Day, Instant, Month, StatedDay
+from chassis.web.formats import LINE, LINES, Day, Instant, Month, StatedDay, stating
 from contracts.identity import ExternalIds, source_name
 from pydantic import (
     AfterValidator,
@@ -40,10 +40,12 @@ Note = Annotated[
     StringConstraints(
         min_length=1,
         max_length=1_000,
-        pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*[^\x00-\x1f\x7f\s][^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$",
+        pattern=stating(LINES),
     ),
 ]
-"""A text of some lines, which is not blank."""
+"""A text of some lines, of which something can be seen."""
+Wording = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=stating(LINE))]
+"""A text of one line, of which something can be seen."""
 SourceName = Annotated[
     str, StringConstraints(pattern=r"^[^:\x00-\x1f\x7f]{1,64}$"), AfterValidator(source_name)
 ]

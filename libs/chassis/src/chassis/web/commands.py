@@ -17,7 +17,7 @@ from starlette.requests import Request
 from chassis.clock import Clock, uuid7
 from chassis.observability import telemetry
 from chassis.web.callers import HIGH_KEY, Asking
-from chassis.web.formats import StatedInstant
+from chassis.web.formats import LINE, StatedInstant, stating
 from chassis.write.deciding import COMMAND_KEY_CHARACTERS_MAX, CommandContext, Refusal
 
 KEY_CHARACTERS_MAX: Final = COMMAND_KEY_CHARACTERS_MAX // 2
@@ -31,10 +31,10 @@ Reason = Annotated[
     StringConstraints(
         min_length=1,
         max_length=REASON_CHARACTERS_MAX,
-        pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f\s][^\x00-\x1f\x7f]*$",
+        pattern=stating(LINE),
     ),
 ]
-"""Why a command is given. It is not blank, and it is stored with every event of the command."""
+"""Why a command is given. It can be seen, and it is stored with every event of the command."""
 
 
 class CommandBody(BaseModel):

@@ -59,6 +59,22 @@ StatedDay = Annotated[date, BeforeValidator(_of_calendar)]
 """A day that a caller states, YYYY-MM-DD, and neither an instant nor a number, which pydantic reads as seconds or
 milliseconds."""
 
+LINE: Final = r"[^\x00-\x1f\x7f]"
+"""The characters of one line, for a pattern."""
+LINES: Final = r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+"""The characters of some lines."""
+_UNSEEN: Final = (
+    r"\x00-\x20\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f"
+    r"\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+)
+"""Blanks, and what takes no space or is drawn as a blank."""
+
+
+def stating(characters: str) -> str:
+    """The pattern of a text of these characters that states something: one of them can be seen."""
+    return f"^{characters}*[^{_UNSEEN}]{characters}*$"
+
+
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """An aware instant."""
 Day = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
