@@ -13,8 +13,10 @@ from typing import Any
 from chassis.conditions import Field
 from chassis.conditions.language import CLAUSE_TYPES, CLAUSES_MAX, DEPTH_MAX, And, Not, Or
 from chassis.lists.describing import AskedList
+from chassis.read.viewing import MEMBERS
 from chassis.service import Need, Service, services
 from chassis.web import command_of, dependencies
+from contracts.topics import PARTITIONS
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
@@ -28,7 +30,7 @@ FIRST_PORT = 8080
 NAMES = {
     "api": "Answers HTTP; stateless, so scaled by load.",
     "relay": "Publishes stored events; of two pods one publishes and one stands by, as the lease says.",
-    "views": "Projects events; as many pods as serve, never more than partitions (6).",
+    "views": "Projects events; as many pods as serve, never more members of a group than partitions (6).",
     "timers": "Gives commands that are due; of two pods one works and one stands by, as the lease says.",
     "sagas": "Gives the commands of sagas; of two pods one works and one stands by, as the lease says.",
     "notices": "Hands notices over to their providers; of two pods one works and one stands by, as the lease says.",
@@ -265,7 +267,7 @@ spec:
 
 
 def _scaled_by_lag(name: str, service: str, role: str) -> str:
-    return f"""# By lag: one more pod for every {LAG_EVENTS_PER_POD:,} records that wait, never more than partitions.
+    return f"""# By lag: one more pod for every {LAG_EVENTS_PER_POD:,} records that wait, never more members of a group than partitions.
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata:
@@ -273,7 +275,7 @@ metadata:
 spec:
   scaleTargetRef: {{apiVersion: apps/v1, kind: Deployment, name: {name}}}
   minReplicas: 2
-  maxReplicas: 6
+  maxReplicas: {PARTITIONS // (MEMBERS if role == "views" else 1)}
   metrics:
     - type: External
       external:

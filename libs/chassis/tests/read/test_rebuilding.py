@@ -80,7 +80,7 @@ async def test_differences_are_named_and_the_fold_of_the_log_wins(bank):
 
 
 async def test_an_interrupted_rebuild_goes_on(bank):
-    await bank.tell(*[(number % 5, f"{number}") for number in range(300)])
+    await bank.tell(*[(number % 5, f"{number}") for number in range(2_000)])
     stopping = asyncio.Event()
 
     def stop(progress) -> None:
@@ -88,14 +88,14 @@ async def test_an_interrupted_rebuild_goes_on(bank):
             stopping.set()
 
     with pytest.raises(Interrupted):
-        await rebuilt(bank, stopping=stopping, progress=stop, batch_records=20, caught_up_records_max=0)
+        await rebuilt(bank, stopping=stopping, progress=stop, batch_records=5, caught_up_records_max=0)
     [begun] = await bank.generations().all()
     assert begun.state == "building"
     reached = sum(at.offset for at in (await bank.generations().checkpoints(begun).positions()).values())
-    assert 0 < reached < 302
+    assert 0 < reached < 2_002
     result = await rebuilt(bank, caught_up_records_max=0)
     assert (result.resumed, result.generation.number) == (True, 1)
-    assert result.records <= 302 - reached + 20
+    assert result.records <= 2_002 - reached + 2 * 5
     assert await bank.shown() == folded(bank.view, bank.words.all())
 
 

@@ -38,8 +38,8 @@ SINGLY_MILLISECONDS_MAX: Final = 500
 COALESCED_RECORDS_LEAST: Final = 100
 """After a batch of so many records the broker coalesces the next one: a batch costs its consumer several commands, however
 few records it has."""
-COALESCED_BYTES: Final = 1 << 18
-COALESCED_MILLISECONDS_MAX: Final = 200
+COALESCED_BYTES: Final = 1 << 19
+COALESCED_MILLISECONDS_MAX: Final = 300
 """The broker answers when it has as many bytes, or after this time. It answers others as soon as it has a record."""
 UNCOALESCED_MILLISECONDS_MAX: Final = 500
 PARTIAL_MILLISECONDS_MAX: Final = 50

@@ -18,7 +18,6 @@ from chassis.connections.settings import Settings
 from chassis.ending import set_within, together
 from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka
-from chassis.messaging.records import Record
 from chassis.messaging.transport import Partition, ensure_topics
 from chassis.observability import metrics
 from chassis.privacy.keys import KeyRing
@@ -227,13 +226,15 @@ class DerivedFeed(AnyFeed[DerivedView]):
         self._waits = Waits()
         self._me = f"{socket.gethostname()}|{os.getpid()}|{id(self)}"
         self.deriver = Deriver(view, generations.documents(generation), self.checkpoints, inputs, clock)
-        self.consumer = broker.member(
-            view.sources,
-            generation.group,
-            self.handle,
-            batch_max=batch_records,
-            instance=None if instance is None else f"{instance}.{view.name}",
-        )
+        self.members = [
+            broker.member(
+                view.sources,
+                generation.group,
+                partial(self.handled, self.deriver.apply),
+                batch_max=batch_records,
+                instance=None if instance is None else f"{instance}.{view.name}",
+            )
+        ]
 
     @classmethod
     async def of(
@@ -269,10 +270,6 @@ class DerivedFeed(AnyFeed[DerivedView]):
     async def tick(self) -> None:
         await self._inputs.check()
         await self.deriver.tick()
-
-    @override
-    async def apply(self, records: Sequence[Record]) -> None:
-        await self.deriver.apply(records)
 
     @override
     async def measure(self) -> None:

@@ -156,7 +156,7 @@ async def rebuild(
     async def report(step: Step) -> Progress:
         left = await feed.left()
         seconds = clock.monotonic() - began
-        told = Progress(step, generation, begun is not None, feed.projector.records_applied, left, seconds)
+        told = Progress(step, generation, begun is not None, feed.records_applied, left, seconds)
         progress(told)
         return told
 
@@ -197,8 +197,8 @@ async def rebuild(
         leaving.set()
         await asyncio.gather(consuming, return_exceptions=True)
     seconds = clock.monotonic() - began
-    applied = feed.projector.records_applied
-    missing = sum(at.missing for at in feed.projector.positions.values())
+    applied = feed.records_applied
+    missing = sum(at.missing for at in feed.positions.values())
     return Rebuilt(generation, live, comparison, digest, applied, seconds, begun is not None, missing)
 
 

@@ -1,5 +1,7 @@
 """The role that keeps views: consumes for several of them in one process, each in a group of its own.
 
+A process has several members in the group of a view. While the documents of one are written, another folds.
+
 A view without a live generation, or with one that older code folded, is built first and shown when it has
 caught up. A generation that was dropped or replaced under a running process is noticed within a second and
 followed.
@@ -23,20 +25,23 @@ from chassis.ending import set_within, together
 from chassis.messaging.answering import NO_MONGODB, answering
 from chassis.messaging.broker import Broker, Kafka, Member
 from chassis.messaging.records import Record
-from chassis.messaging.transport import KafkaPublisher, Partition, Publisher, ensure_topics
+from chassis.messaging.transport import Handle, KafkaPublisher, Partition, Publisher, ensure_topics
 from chassis.observability import metrics
 from chassis.read.checkpoints import GenerationLost, Position
 from chassis.read.generations import Generation, Generations, KeptT, partitions_of
 from chassis.read.mongo import Mongo
 from chassis.read.parking import Parking
-from chassis.read.projecting import CHUNK_RECORDS, Projector, View
+from chassis.read.projecting import CACHED_DOCUMENTS_MAX, CHUNK_RECORDS, Projector, View
 
 WATCH_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 30.0
 CAUGHT_UP_RECORDS_MAX: Final = 2_000
 """A view that is this close to the end of its topics is shown."""
-BATCH_RECORDS_MAX: Final = 4 * CHUNK_RECORDS
-"""While one chunk is written the next is folded, so a batch is several where several are there."""
+MEMBERS: Final = 2
+"""Members of a process in the group of a view. With one, a process waits for its database while the next records wait for
+it: at half of the rate that a view holds it is behind by twice as long (`benchmarks/panorama_projection.py`)."""
+BATCH_RECORDS_MAX: Final = 2 * CHUNK_RECORDS
+"""While one chunk is written the next is folded, so a batch of a member is several where several are there."""
 
 _log = structlog.get_logger(__name__)
 
@@ -145,7 +150,6 @@ class AnyFollower(ABC, Generic[KeptT]):
         self._batch_records = batch_records
         self._instance = instance
         self._reason: str | None = "not started"
-        self._consumer: Member | None = None
         self._feed: AnyFeed[KeptT] | None = None
         self._generation: Generation | None = None
         self._level_at: dict[Partition, datetime] = {}
@@ -163,8 +167,8 @@ class AnyFollower(ABC, Generic[KeptT]):
     def not_ready(self) -> list[str]:
         """Why the view is not up to date, or is not shown."""
         reasons = [] if self._reason is None else [f"{self.view.name}: {self._reason}"]
-        if self._consumer is not None and self._consumer.failing is not None:
-            reasons.append(f"{self.view.name}: {self._consumer.failing}")
+        if self._feed is not None and self._feed.failing is not None:
+            reasons.append(f"{self.view.name}: {self._feed.failing}")
         return reasons
 
     @abstractmethod
@@ -181,10 +185,10 @@ class AnyFollower(ABC, Generic[KeptT]):
 
     async def measure(self) -> None:
         """Refreshes the gauges of the view, as the watch does every second."""
-        if self._generation is None or self._feed is None or self._consumer is None:
+        if self._generation is None or self._feed is None:
             return
         group = self._generation.group
-        lag = await self._consumer.lag()
+        lag = await self._feed.lag()
         now = self._clock.now()
         for context, positions in _by_context(dict(self._feed.positions)).items():
             behind = sum(left for place, left in lag.items() if place in positions)
@@ -234,13 +238,13 @@ class AnyFollower(ABC, Generic[KeptT]):
         try:
             feed = await self._opened(generation)
             await feed.open()
-            self._generation, self._feed, self._consumer = generation, feed, feed.consumer
+            self._generation, self._feed = generation, feed
             self._reason = None if generation.state == "live" else "being built"
             await together(stopping, feed.run, partial(self._watch, generation, feed))
         except GenerationLost:
             _log.warning("generation lost", view=self.view.name, group=generation.group)
         finally:
-            self._consumer = None
+            self._feed = None
             self._reason = "not following"
 
     async def _watch(self, generation: Generation, feed: "AnyFeed[KeptT]", leaving: asyncio.Event) -> None:
@@ -337,9 +341,9 @@ async def fewer(generations: Generations[KeptT], one: Generation, other: Generat
 
 
 class AnyFeed(ABC, Generic[KeptT]):
-    """The consumer of one generation, with what it gives the records to."""
+    """The members of one generation's group in this process, with what they give the records to."""
 
-    consumer: Member
+    members: Sequence[Member]
 
     def __init__(self, generations: Generations[KeptT], generation: Generation, broker: Broker) -> None:
         self.checkpoints = generations.checkpoints(generation)
@@ -367,17 +371,25 @@ class AnyFeed(ABC, Generic[KeptT]):
     async def tick(self) -> None:
         """Does what is due while no records come."""
 
-    @abstractmethod
-    async def apply(self, records: Sequence[Record]) -> None:
-        """Processes records."""
-
     async def measure(self) -> None:
         """Refreshes the gauges that only this kind has."""
+
+    @property
+    def failing(self) -> str | None:
+        """Why the last batch of a member failed, until one of its succeeds."""
+        return next((member.failing for member in self.members if member.failing is not None), None)
+
+    async def lag(self) -> dict[Partition, int]:
+        """Records not handled yet in each partition of this process."""
+        found: dict[Partition, int] = {}
+        for member in self.members:
+            found |= await member.lag()
+        return found
 
     async def run(self, leaving: asyncio.Event) -> None:
         """Consumes until `leaving`; raises GenerationLost where the generation was dropped or replaced."""
         self._leaving = leaving
-        await self.consumer.run(leaving)
+        await together(leaving, *(member.run for member in self.members))
         if self._lost is not None:
             raise self._lost
 
@@ -392,10 +404,10 @@ class AnyFeed(ABC, Generic[KeptT]):
         self._begun_everywhere = all(offsets.get(place, 0) > 0 for place, end in ends.items() if end > 0)
         return sum(max(0, end - offsets.get(place, 0)) for place, end in ends.items())
 
-    async def handle(self, records: Sequence[Record]) -> None:
-        """`apply` for the consumer, which is told to end when the generation is lost."""
+    async def handled(self, apply: Handle, records: Sequence[Record]) -> None:
+        """Processes records for a member; all are told to end when the generation is lost."""
         try:
-            await self.apply(records)
+            await apply(records)
         except GenerationLost as lost:
             self._lost = lost
             self._leaving.set()
@@ -403,7 +415,7 @@ class AnyFeed(ABC, Generic[KeptT]):
 
 
 class Feed(AnyFeed[View]):
-    """The consumer of one generation of a view, with its projector."""
+    """The members of one generation of a view, each with a projector of its own."""
 
     def __init__(
         self,
@@ -417,43 +429,66 @@ class Feed(AnyFeed[View]):
         instance: str | None = None,
     ) -> None:
         super().__init__(generations, generation, broker)
-        view = generations.view
         self._group = generation.group
-        parking = Parking(
-            generation.group, self.checkpoints, publisher, clock, dead_letters=generations.dead_letters
-        )
-        self.projector = Projector(view, generations.documents(generation), parking)
-        self.consumer = broker.member(
-            view.sources,
-            generation.group,
-            self.handle,
-            batch_max=batch_records,
-            instance=None if instance is None else f"{instance}.{view.name}",
-            dead_letter=parking.letters.write_uncopied,
-        )
+        self._projectors = [
+            Projector(
+                generations.view,
+                generations.documents(generation),
+                Parking(
+                    generation.group,
+                    self.checkpoints,
+                    publisher,
+                    clock,
+                    dead_letters=generations.dead_letters,
+                ),
+                cached_documents=CACHED_DOCUMENTS_MAX // MEMBERS,
+            )
+            for _ in range(MEMBERS)
+        ]
+        self.members = [
+            broker.member(
+                generations.view.sources,
+                generation.group,
+                partial(self.handled, projector.apply),
+                batch_max=batch_records,
+                instance=None if instance is None else f"{instance}.{generations.view.name}.{number}",
+                dead_letter=projector.parking.letters.write_uncopied,
+            )
+            for number, projector in enumerate(self._projectors)
+        ]
 
     @property
     @override
     def positions(self) -> Mapping[Partition, Position]:
-        return self.projector.positions
+        found: dict[Partition, Position] = {}
+        for projector in self._projectors:
+            for place, at in projector.positions.items():
+                if place not in found or at.offset > found[place].offset:
+                    found[place] = at
+        return found
+
+    @property
+    def records_applied(self) -> int:
+        """Records that this process processed."""
+        return sum(projector.records_applied for projector in self._projectors)
 
     @override
     async def open(self) -> None:
-        self.projector.positions.update(await self.checkpoints.positions())
-        await self.projector.parking.refresh()
+        positions = await self.checkpoints.positions()
+        for projector in self._projectors:
+            projector.positions.update(positions)
+            await projector.parking.refresh()
 
     @override
     async def tick(self) -> None:
-        await self.projector.tick()
-
-    @override
-    async def apply(self, records: Sequence[Record]) -> None:
-        await self.projector.apply(records)
+        for projector in self._projectors:
+            await projector.tick()
 
     @override
     async def measure(self) -> None:
-        metrics.DEAD_LETTERS.labels(self._group).set(self.projector.parking.letters.written)
-        metrics.PARKED_SUBJECTS.labels(self._group).set(len(self.projector.parking.parked))
+        parkings = [projector.parking for projector in self._projectors]
+        metrics.DEAD_LETTERS.labels(self._group).set(sum(parking.letters.written for parking in parkings))
+        metrics.PARKED_SUBJECTS.labels(self._group).set(len(parkings[0].parked))
 
 
 async def unfinished(generations: Generations[KeptT], above: int) -> Generation | None:
