@@ -7,6 +7,7 @@ from itertools import product
 from random import Random
 from uuid import UUID, uuid5
 
+import psycopg
 import pytest
 from chassis.privacy.keys import ERASED
 from chassis.write.deciding import CommandContext
@@ -433,6 +434,26 @@ async def test_one_key_has_one_effect_and_none_with_other_content(api, store, ke
     both = await asyncio.gather(*(one.give(UUID(at), SMS, "S-9", None, made) for one in processes))
     assert len({one.version for one in both}) == 1
     assert [one.name for one in await store.read_stream(UUID(at))].count("consent-given") == 2
+
+
+@pytest.mark.requirement("M36")
+async def test_a_consent_that_is_sent_again_after_its_outcome_was_forgotten_does_not_overrule_a_withdrawal(
+    api, store, postgres_url, schema
+):
+    at = await registered(api)
+    signed, replied = {"evidence": "S-1", "headers": key("signed")}, {"headers": key("replied")}
+    assert (await said(api, at, **signed)).status_code == 200
+    assert (await said(api, at, "/withdraw", **replied)).status_code == 200
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute(f"alter table {schema}.commands disable trigger all")
+        connection.execute(f"delete from {schema}.commands")
+    assert await code_of_refusal(await said(api, at, **signed)) == (409, "already-recorded")
+    assert not (await stood(api, at))[SMS]["valid"]
+    assert (await said(api, at, evidence="S-2")).status_code == 200
+    assert await code_of_refusal(await said(api, at, "/withdraw", **replied)) == (409, "already-recorded")
+    assert (await stood(api, at))[SMS]["valid"]
+    *_, last = [one for one in await store.read_stream(UUID(at)) if one.name == "consent-given"]
+    assert "consent" not in json.loads(published(last).body)
 
 
 @pytest.mark.requirement("M36")

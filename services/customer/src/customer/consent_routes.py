@@ -9,6 +9,7 @@ from chassis.web.commands import CLOCK_AHEAD_SECONDS_MAX
 from chassis.web.formats import Day, Instant, StatedInstant
 from chassis.web.problems import RequestInvalid
 from chassis.write.deciding import (
+    AlreadyRecorded,
     CommandContext,
     CommandKeyReused,
     SubjectUnknown,
@@ -81,7 +82,7 @@ CustomerPath = Annotated[UUID, Path(description="the customer")]
 _CHANGED: Final[dict[int | str, dict[str, Any]]] = {
     **tagged("customer"),
     **refusals(CustomerNotRegistered),
-    **refusals(CustomerIsErased, TooManyConflicts),
+    **refusals(CustomerIsErased, AlreadyRecorded, TooManyConflicts),
     **refusals(CommandKeyReused),
 }
 _GIVEN: Final = {**_CHANGED, **refusals(CommandKeyReused, ConsentTermInvalid)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import product
 from typing import Final, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, Outcome
@@ -63,16 +63,20 @@ class CustomerConsents:
         valid_until: date | None,
         context: CommandContext,
     ) -> Outcome[CustomerEvent]:
-        """The customer consents from the effective time on. Raises CustomerNotRegistered, CustomerIsErased, ConsentTermInvalid."""
-        command = GiveConsent(*pair, evidence, valid_until, self.business_date(context.effective))
+        """The customer consents from the effective time on. Raises CustomerNotRegistered, CustomerIsErased, ConsentTermInvalid, and
+        AlreadyRecorded where the same key comes again after its outcome was forgotten."""
+        on = self.business_date(context.effective)
+        command = GiveConsent(*pair, evidence, valid_until, on, _consent_of(customer, context))
         asked = ("give-consent", *pair, evidence, valid_until)
         return await self.handler.handle(customer, command, context, asked=asked)
 
     async def withdraw(
         self, customer: UUID, pair: Pair, evidence: str | None, context: CommandContext
     ) -> Outcome[CustomerEvent]:
-        """The customer does not consent from the effective time on. Raises CustomerNotRegistered, CustomerIsErased."""
-        return await self.handler.handle(customer, WithdrawConsent(*pair, evidence), context)
+        """The customer does not consent from the effective time on. Raises CustomerNotRegistered, CustomerIsErased, AlreadyRecorded."""
+        command = WithdrawConsent(*pair, evidence, _consent_of(customer, context))
+        asked = ("withdraw-consent", *pair, evidence)
+        return await self.handler.handle(customer, command, context, asked=asked)
 
     async def then(
         self, customer: UUID, at: datetime | None, known_at: datetime | None, now: datetime
@@ -104,6 +108,11 @@ class CustomerConsents:
         keys = await asyncio.to_thread(self.handler.keys.keys_for, [customer], create=False)
         stored = self.store.read_named(customer, _NAMES)
         return [self.catalogue.open(one, keys.get(customer)) async for one in stored]
+
+
+def _consent_of(customer: UUID, context: CommandContext) -> UUID:
+    """What a command gives or withdraws: the same key, the same."""
+    return uuid5(customer, f"consent {context.key}")
 
 
 def changes_of(recorded: RecordedEvent) -> list[ConsentChange]:

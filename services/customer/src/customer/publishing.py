@@ -82,7 +82,9 @@ _TOLD_IN_FULL: Final[dict[tuple[str, int], Callable[[dict[str, Any]], dict[str, 
 }
 """Old versions whose public event had, from the beginning, fields that the stored event lacked."""
 STORED_NAMES_TOLD: Final = frozenset(PUBLIC)
-_KEPT_HERE: Final = frozenset({"v", "key", "stated_assets", "claim", "number_claim", "evidence"}) | {
+_KEPT_HERE: Final = frozenset(
+    {"v", "key", "stated_assets", "claim", "number_claim", "evidence", "consent"}
+) | {
     "average_minor",
     "average_before_minor",
     "averages_earlier_minor",

@@ -354,6 +354,7 @@ class GiveConsent(msgspec.Struct, frozen=True):
     evidence: str
     valid_until: date | None
     on: date
+    consent: UUID | None = None
 
 
 class WithdrawConsent(msgspec.Struct, frozen=True):
@@ -362,6 +363,7 @@ class WithdrawConsent(msgspec.Struct, frozen=True):
     channel: ConsentChannel
     purpose: ConsentPurpose
     evidence: str | None = None
+    consent: UUID | None = None
 
 
 CustomerCommand = (

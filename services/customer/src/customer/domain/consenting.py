@@ -43,12 +43,12 @@ class ConsentChange(NamedTuple):
 def decide_consent(command: GiveConsent | WithdrawConsent) -> Sequence[ConsentGiven | ConsentWithdrawn]:
     """The events of a command; raises ConsentTermInvalid. Each is stored, because each has its own evidence."""
     match command:
-        case GiveConsent(channel, purpose, evidence, valid_until, on):
+        case GiveConsent(channel, purpose, evidence, valid_until, on, consent):
             if valid_until is not None and valid_until <= on:
                 raise ConsentTermInvalid(f"after {on}")
-            return [ConsentGiven(channel, purpose, evidence, valid_until)]
-        case WithdrawConsent(channel, purpose, evidence):
-            return [ConsentWithdrawn(channel, purpose, evidence)]
+            return [ConsentGiven(channel, purpose, evidence, valid_until, consent)]
+        case WithdrawConsent(channel, purpose, evidence, consent):
+            return [ConsentWithdrawn(channel, purpose, evidence, consent)]
         case _:
             assert_never(command)
 

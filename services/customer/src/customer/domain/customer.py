@@ -53,7 +53,7 @@ from customer.domain.state import Customer
 
 def identify(event: CustomerEvent) -> UUID | None:
     """The identity under which the store holds an event once: a party, and an identity number, is one
-    customer's, and a need is recorded once."""
+    customer's, and a need or a consent is recorded once."""
     match event:
         case ReferenceLinked() | ReferenceClaimed():
             return event.claim or event.party_id
@@ -61,6 +61,8 @@ def identify(event: CustomerEvent) -> UUID | None:
             return event.number_claim
         case NeedRecorded():
             return event.need
+        case ConsentGiven() | ConsentWithdrawn():
+            return event.consent
         case (
             ReferenceConfirmed()
             | ReferenceDisputed()
@@ -91,8 +93,6 @@ def identify(event: CustomerEvent) -> UUID | None:
             | TierOverrideEnded()
             | NeedCorrected()
             | NeedClosed()
-            | ConsentGiven()
-            | ConsentWithdrawn()
         ):
             return None
         case _:

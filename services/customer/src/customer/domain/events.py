@@ -391,12 +391,14 @@ class NeedClosed(Event, frozen=True):
 
 class ConsentGiven(Event, frozen=True):
     """The customer consents to be reached over a channel for a purpose, from the effective time on and before the business date
-    `valid_until`. `evidence`: what shows it, such as a signed form and its number (M36)."""
+    `valid_until`. `evidence`: what shows it, such as a signed form and its number (M36). `consent`: what distinguishes it from any other that
+    was given or withdrawn; it follows from the key of the command."""
 
     channel: ConsentChannel
     purpose: ConsentPurpose
     evidence: Annotated[str, personal("C2")]
     valid_until: date | None = None
+    consent: UUID | None = None
 
 
 class ConsentWithdrawn(Event, frozen=True):
@@ -405,6 +407,7 @@ class ConsentWithdrawn(Event, frozen=True):
     channel: ConsentChannel
     purpose: ConsentPurpose
     evidence: Annotated[str | None, personal("C2")] = None
+    consent: UUID | None = None
 
 
 CustomerEvent = (
