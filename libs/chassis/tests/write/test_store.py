@@ -221,6 +221,28 @@ async def test_the_events_of_some_names_are_found_in_a_stream_of_many_pages(stor
     assert [one async for one in store.read_named(stream("other"), ["noted"])] == []
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3, 100])
+async def test_events_of_some_names_are_read_stream_by_stream_up_to_a_position(
+    store: EventStore, at_once: int
+) -> None:
+    streams = sorted(map(stream, "abc"))
+    wanted = [
+        StoredEvent(streams[at], version, name, b"{}", None)
+        for version, name in ((1, "begun"), (2, "noted"), (3, "ended"))
+        for at in (2, 0, 1)
+    ]
+    positions = await store.append_bulk(wanted)
+    await store.append_bulk([StoredEvent(streams[0], 4, "begun", b"{}", None)])
+    found, after = list[tuple[UUID, int]](), (UUID(int=0), 0)
+    while page := await store.read_by_stream(["ended", "begun"], positions[-1], after, at_once):
+        assert len(page) <= at_once
+        after = page[-1].stream_id, page[-1].version
+        found += [(one.stream_id, one.version) for one in page]
+    assert found == [(one, version) for one in streams for version in (1, 3)]
+    assert await store.read_by_stream(["other"], positions[-1]) == []
+    assert await store.read_by_stream(["begun"], 0) == []
+
+
 async def test_one_command_key_sent_by_many_is_stored_once(store: EventStore) -> None:
     items = [Append(stream("s"), (event("s", 1),), Command("once", b"f")) for _ in range(20)]
     results = await asyncio.gather(*[store.append([item]) for item in items])

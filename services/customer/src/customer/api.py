@@ -149,6 +149,7 @@ from customer.shapes import (
 )
 from customer.tag_routes import add_tags
 from customer.tier_routes import add_tiers
+from customer.tier_what_if_routes import add_what_if
 
 T = TypeVar("T")
 TAG: Final = "customer"
@@ -541,6 +542,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
     add_tags(router, service, dependencies)
     add_tiers(router, service, dependencies)
+    add_what_if(router, service)
     add_needs(router, service, dependencies)
     add_consents(router, service, dependencies)
     add_files(router, lambda: service.files, dependencies)

@@ -96,6 +96,7 @@ from customer.tags import Tags
 from customer.tier_history import TierHistory
 from customer.tier_overrides import OVERRIDE_DAYS_MAX, OVERRIDE_TIER, TierOverrides
 from customer.tier_rulebook import ADOPT_TIER_RULES, TierRulebook
+from customer.tier_what_if import TierWhatIf
 
 Handler = CommandHandler[CustomerCommand, Customer, CustomerEvent]
 T = TypeVar("T")
@@ -192,6 +193,8 @@ class CustomerService:
     """The rules of tiers."""
     tiers: TierHistory = field(init=False)
     """What the tiers of customers were."""
+    what_if: TierWhatIf = field(init=False)
+    """Candidates for the rules of tiers over what was assessed."""
     exports: Exports = field(init=False)
     """The files that are made of lists; only a process that has a storage makes and gives them."""
     keeper: FileKeeper | None = field(init=False)
@@ -228,6 +231,8 @@ class CustomerService:
         object.__setattr__(self, "rulebook", rulebook)
         history = TierHistory(self.handler, self.store, self.catalogue, self.business_date)
         object.__setattr__(self, "tiers", history)
+        what_if = TierWhatIf(self.store, self.catalogue, self.today, self.business_date)
+        object.__setattr__(self, "what_if", what_if)
         bulk_kinds = {
             ASSIGN_BRANCH: assigning,
             CHANGE_TAGS: tagging.of_many(

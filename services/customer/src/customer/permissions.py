@@ -25,6 +25,8 @@ _MANY: Final = frozenset({OPERATOR, ADMINISTRATOR})
 _LOOKING: Final = _SERVING | {COMPLIANCE}
 _STAFF: Final = EVERY_ROLE - {FEED, SERVICE}
 _DEFINING: Final = frozenset({ADMINISTRATOR, MARKETER})
+_TRYING: Final = frozenset({ADMINISTRATOR, ANALYST, COMPLIANCE})
+"""Who proposes rules, who approves them, and who studies what they do. They see the whole bank."""
 _SELECTING: Final = _LOOKING | {ANALYST}
 """What they may ask for is in `customer.facts`."""
 
@@ -102,6 +104,9 @@ ROUTES: Final[dict[str, Rights]] = {
     "get_tier": Rights(_LOOKING | {AUDITOR}, BRANCH),
     "list_tier_history": Rights(_LOOKING | {AUDITOR}, BRANCH),
     "list_tier_rules": Rights(_STAFF, _RULES),
+    "try_tier_rules": Rights(_TRYING, WHOLE),
+    "list_tier_moves": Rights(_TRYING, WHOLE),
+    "explain_tier_moves": Rights(_TRYING, BRANCH),
     "propose_tier_rules": Rights(frozenset({ADMINISTRATOR}), _RULES, _ADOPTS),
     "record_need": Rights(_SERVING, BRANCH),
     "correct_need": Rights(_SERVING, BRANCH),

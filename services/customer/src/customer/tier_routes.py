@@ -340,6 +340,18 @@ def _change_shown(one: TierChange) -> TierChangeShown:
     )
 
 
+def thresholds_shown(rules: TierRules) -> list[ThresholdShown]:
+    """Where each tier begins, the lowest first."""
+    return [
+        ThresholdShown(
+            tier=each.tier,  # type: ignore[arg-type]  # the lowest has none
+            amount=decimal_text(each.at_least_minor, rules.currency),
+            amount_minor=each.at_least_minor,
+        )
+        for each in reversed(rules.thresholds)
+    ]
+
+
 def _rules_shown(one: AdoptedRules) -> TierRulesShown:
     rules, metadata = one.rules, one.metadata
     return TierRulesShown(
@@ -347,14 +359,7 @@ def _rules_shown(one: AdoptedRules) -> TierRulesShown:
         from_month=rules.from_month,
         in_force=one.in_force,
         currency=rules.currency,
-        thresholds=[
-            ThresholdShown(
-                tier=each.tier,  # type: ignore[arg-type]  # the lowest has none
-                amount=decimal_text(each.at_least_minor, rules.currency),
-                amount_minor=each.at_least_minor,
-            )
-            for each in reversed(rules.thresholds)
-        ],
+        thresholds=thresholds_shown(rules),
         grace_months=rules.grace_months,
         recorded_at=None if metadata is None else metadata.recorded_at,
         actor=None if metadata is None else metadata.actor,

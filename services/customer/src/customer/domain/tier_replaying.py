@@ -7,7 +7,6 @@ give the history that there is.
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
-from functools import lru_cache
 from typing import Final, NamedTuple, cast
 
 from chassis.write.events import Event, RecordedEvent
@@ -40,8 +39,6 @@ REPLAYED: Final[frozenset[type[Event]]] = frozenset(
 )
 """The events that a customer is replayed from: those of its tier and of its branch, and its erasure."""
 
-_before: Final = lru_cache(1_024)(month_before)
-
 
 def as_if(adopted: TierRuleVersions, candidate: TierRules) -> TierRuleVersions:
     """All versions as if a candidate had been adopted, and none that begins with its first month or a later one."""
@@ -58,6 +55,7 @@ class Trial:
         self.versions = versions
         self.from_month = from_month
         self._comparable: dict[str, bool] = {}
+        self._compared: dict[str, tuple[str | None, ...]] = {}
 
     def comparable(self, month: str) -> bool:
         """Whether a month was compared in the currency of the candidate. In another one nothing is known of it."""
@@ -67,15 +65,25 @@ class Trial:
             self._comparable[month] = found
         return found
 
-    def assessed(self, month: str, averages: dict[str, int | None], customer: Customer) -> TierAssessed:
+    def assessed(
+        self, month: str, averages: dict[str | None, int | None], customer: Customer
+    ) -> TierAssessed:
         """The assessment of a month by the candidate. `averages`: what the assessments until then recorded, by month."""
-        months = [month]
-        for _ in range(max(1, self.versions.of(month).grace_months)):
-            months.append(_before(months[-1]))
-        known = [averages.get(one) if self.comparable(one) else None for one in months]
+        known = [averages.get(one) for one in self._of(month)]
         command = AssessTier(month, known[0], known[1], tuple(known[2:]), self.versions)
         [event] = decide_tier(command, customer)
         return event
+
+    def _of(self, month: str) -> tuple[str | None, ...]:
+        """A month and those before it that its assessment compares, None for those that are not comparable."""
+        found = self._compared.get(month)
+        if found is None:
+            months = [month]
+            for _ in range(max(1, self.versions.of(month).grace_months)):
+                months.append(month_before(months[-1]))
+            found = tuple(one if self.comparable(one) else None for one in months)
+            self._compared[month] = found
+        return found
 
 
 class Assessed(NamedTuple):
@@ -135,7 +143,7 @@ def replayed(history: Iterable[RecordedEvent], trial: Trial, business_date: Busi
 def _replayed(
     real: Customer, of_tiers: Sequence[RecordedEvent], trial: Trial, business_date: BusinessDate
 ) -> Replayed | None:
-    candidate, averages = real, dict[str, int | None]()
+    candidate, averages = real, dict[str | None, int | None]()
     months, moves = list[Assessed](), list[Move]()
     before = real.tier_in_force, candidate.tier_in_force
     for one in of_tiers:
@@ -167,10 +175,10 @@ def _move(moves: list[Move], on: date, tier: Tier | None, candidate: Tier | None
         moves.append(Move(on, None, tier, candidate))
 
 
-def _remember(event: TierAssessed, averages: dict[str, int | None]) -> None:
+def _remember(event: TierAssessed, averages: dict[str | None, int | None]) -> None:
     """Keeps what an assessment recorded of its month and of those before it."""
     month = event.month
     averages[month] = event.average_minor
     for average in (event.average_before_minor, *event.averages_earlier_minor):
-        month = _before(month)
+        month = month_before(month)
         averages[month] = average

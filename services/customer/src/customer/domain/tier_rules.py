@@ -5,6 +5,7 @@ A version is adopted for a month that has not begun. So what a month comes to is
 
 from collections.abc import Sequence
 from datetime import date
+from functools import lru_cache
 from itertools import pairwise
 from typing import ClassVar, Final
 from uuid import UUID, uuid5
@@ -24,6 +25,7 @@ GRACE_MONTHS_MAX: Final = 11
 """The facts know 13 months: that of the assessment, and no fewer than these before it."""
 AHEAD_MONTHS_MAX: Final = 24
 """So many months after the running one a version may begin."""
+MONTHS_CACHED_MAX: Final = 1_024
 VERSIONS_MAX: Final = 200
 """They fit into one page."""
 
@@ -66,8 +68,12 @@ class TierRuleVersions(msgspec.Struct, frozen=True):
     def of(self, month: str) -> TierRules:
         """The version that a month, YYYY-MM, is assessed by: the one that begins last of those that have begun, and of several that
         begin in one month the one that was adopted last."""
-        begun = [one for one in self.versions if (one.from_month or "") <= month]
-        return max(begun, key=lambda one: (one.from_month or "", one.version))
+        found, begins = self.versions[0], ""
+        for one in self.versions:
+            its = one.from_month or ""
+            if begins <= its <= month and (its > begins or one.version > found.version):
+                found, begins = one, its
+        return found
 
 
 class TierRulesAdopted(Event, frozen=True):
@@ -134,7 +140,7 @@ def decide(command: AdoptTierRules, known: TierRuleVersions) -> Sequence[TierRul
         raise TooManyTierRules
     if begins is None or not 1 <= _months(begins) - _months(command.on.isoformat()) <= AHEAD_MONTHS_MAX:
         raise TierRulesNotAhead
-    _check(rules)
+    require_rules(rules)
     return [TierRulesAdopted(rules.version, begins, rules.currency, rules.thresholds, rules.grace_months)]
 
 
@@ -144,6 +150,7 @@ def evolve(known: TierRuleVersions, event: TierRulesAdopted) -> TierRuleVersions
     return TierRuleVersions((*known.versions, adopted))
 
 
+@lru_cache(MONTHS_CACHED_MAX)
 def month_before(month: str) -> str:
     """The month before a month, YYYY-MM."""
     year, number = int(month[:4]), int(month[5:7])
@@ -154,8 +161,8 @@ def _months(day: str) -> int:
     return 12 * int(day[:4]) + int(day[5:7])
 
 
-def _check(rules: TierRules) -> None:
-    """Raises TierRulesInvalid."""
+def require_rules(rules: TierRules) -> None:
+    """Raises TierRulesInvalid where no customer can be assessed by these rules."""
     amounts = [one.at_least_minor for one in rules.thresholds]
     places = [TIERS.index(one.tier) for one in rules.thresholds]
     if not is_currency(rules.currency):

@@ -13,7 +13,7 @@ from chassis.connections.transient import StoreUnavailable
 from chassis.write.events import StoredEvent
 from chassis.write.store.appender import Appender
 from chassis.write.store.items import NIL, Append, AppendResult, CommandSeen
-from chassis.write.store.recorder import Recorder
+from chassis.write.store.recorder import READ_EVENTS_MAX, Recorder
 
 CONNECTIONS_MAX: Final = 4
 STREAM_READ_AT_ONCE: Final = 500
@@ -100,6 +100,17 @@ class EventStore:
     async def read_after(self, position: int, limit: int = 1000) -> list[StoredEvent]:
         """Events of all streams beyond `position`, in order."""
         return await self._read(lambda recorder: recorder.read_after(position, limit))
+
+    async def read_by_stream(
+        self,
+        names: Sequence[str],
+        position: int,
+        after: tuple[UUID, int] = (NIL, 0),
+        limit: int = READ_EVENTS_MAX,
+    ) -> list[StoredEvent]:
+        """Events of all streams that have one of these stored names, up to a position: by stream and version, beyond a stream and a
+        version of it, in one bounded page."""
+        return await self._read(lambda recorder: recorder.read_by_stream(names, position, after, limit))
 
     async def head_position(self) -> int:
         """Position of the last event, 0 in an empty store."""
