@@ -5,25 +5,34 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from datetime import UTC, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 import httpx
+import psycopg
 import pytest
 from chassis.clock import SystemClock
+from chassis.messaging.transport import end_offsets
 from chassis.observability import telemetry
 from chassis.privacy.tokens import Caller, development_token
+from chassis.read.mongo import Mongo
 from chassis.web import create_app
+from chassis.write.deciding import CommandContext
+from contracts.topics import EVENTS
 from crm_cli import demo_bank, demo_consents, demo_needs, demo_tags, demo_tiers, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
 from customer import bootstrap as customer_service
+from customer.connections import both_sides
+from customer.domain.commands import AssessTier
 from customer.panorama.rules import ASSETS, LIABILITIES, SPENDING_KINDS
 from customer.settings import CustomerSettings
 from devservers import servers
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from psycopg import sql
 from sync_ingest import bootstrap as ingest_service
 from sync_ingest.runs.results import FeedContent
 from sync_ingest.settings import SyncIngestSettings
@@ -507,3 +516,62 @@ async def test_one_trace_leads_from_a_feed_over_the_policy_to_the_views(
     assert {event["traceparent"].split("-")[1] for event in events} == {f"{root.context.trace_id:032x}"}
     written = await traced(spans, root.context.trace_id, "view written", "view written")
     assert written.count("view written") >= 2
+
+
+async def kept(running: Running) -> dict[str, int]:
+    """The rows of each table of PostgreSQL, the ends of each topic of Kafka, and the documents of each collection of MongoDB."""
+    found = dict[str, int]()
+    async with await psycopg.AsyncConnection.connect(running.customer.postgres_url) as connection:
+        tables = await connection.execute(
+            "select table_schema, table_name from information_schema.tables"
+            " where table_type = 'BASE TABLE' and table_schema not in ('pg_catalog', 'information_schema')"
+        )
+        for table in await tables.fetchall():
+            counted = await connection.execute(
+                sql.SQL("select count(*) from {}").format(sql.Identifier(*table))
+            )
+            [found[".".join(table)]] = await counted.fetchone() or (0,)
+    topics = [one.name for one in EVENTS.values()]
+    for place, end in (await end_offsets(running.customer.kafka_url, topics)).items():
+        found[f"{place}"] = end
+    mongo = Mongo.connect(running.customer.mongo_url)
+    for collection in await mongo.collections():
+        found[collection] = await mongo.count(collection, {})
+    await mongo.close()
+    return found
+
+
+@pytest.mark.requirement("M07")
+async def test_a_what_if_over_the_demo_bank_leaves_no_trace_in_any_server(
+    taken_in: Any, web: httpx.AsyncClient, running: Running
+) -> None:
+    customers = (await web.get("/customers", params={"limit": 20})).json()["items"]
+    month = (CLOCK.now().astimezone(UTC) - timedelta(days=40)).date().isoformat()[:7]
+    async with both_sides(running.customer) as (service, _, _):
+        for one in customers:
+            context = CommandContext(
+                actor="test", now=CLOCK.now(), command_id=uuid5(NAMESPACE_URL, one["customer_id"])
+            )
+            await service.handler.handle(UUID(one["customer_id"]), AssessTier(month, 700_000_000), context)
+    before: dict[str, int] = {}
+
+    async def settled() -> bool:
+        nonlocal before
+        await asyncio.sleep(1)
+        last, before = before, await kept(running)
+        return before == last
+
+    await until(settled, what="everything was published and shown")
+    asked = {"from_month": month, "currency": "CNY", "grace_months": 0, "private": "8000000.00"}
+    answer = await web.get("/tier-rules/what-if", params=asked)
+    [result] = [each for each in answer.text.split("\n\n") if each.startswith("event: result")]
+    held = json.loads(result.splitlines()[1].removeprefix("data: "))["held"]
+    moves = (await web.get("/tier-rules/what-if/moves", params=asked)).json()
+    assert len(moves["items"]) + held == len(customers), "who is overridden does not move"
+    assert moves["items"]
+    why = await web.get(f"/customers/{moves['items'][0]['customer_id']}/tier/what-if", params=asked)
+    assert len(why.json()["moves"]) == 1
+    await asyncio.sleep(2)
+    assert await kept(running) == before
+    assert before["store_customer.events"] > 0
+    assert any(end for name, end in before.items() if "crm.customer.events" in name)
