@@ -7,7 +7,7 @@ value whose key was destroyed also leaves an idle process.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from threading import Lock
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
@@ -55,10 +55,16 @@ class AgedCache(Generic[K, V]):
 
         Where there are too many entries, the oldest are dropped.
         """
+        self.put_all({key: value}, since=since)
+
+    def put_all(self, values: Mapping[K, V], *, since: float | None = None) -> None:
+        """As `put` keeps each of them."""
         with self._lock:
             entries = self._entries
-            entries[key] = self._monotonic() if since is None else since, value
-            entries.move_to_end(key)
+            at = self._monotonic() if since is None else since
+            for key, value in values.items():
+                entries[key] = at, value
+                entries.move_to_end(key)
             while len(entries) > self.entries_max:
                 entries.popitem(last=False)
 

@@ -68,7 +68,7 @@ class DataKey:
     made without a part never gets it: this key seals and opens its values of that purpose too.
     """
 
-    __slots__ = ("_derived", "_whole", "cipher", "head", "id", "material", "parts", "subject", "suffix")
+    __slots__ = ("_cipher", "_derived", "_whole", "head", "id", "material", "parts", "subject", "suffix")
 
     def __init__(
         self,
@@ -81,11 +81,18 @@ class DataKey:
         self.id = key_id
         self.head = f"{SEALED_PREFIX}{b2a_base64(key_id.bytes, newline=False).decode('ascii')}."
         self.suffix = f"|{key_id.hex}"
-        self.cipher = AESGCM(material)
+        self._cipher: AESGCM | None = None
         self.material = material
         self.parts = parts
         self._derived: dict[str, bytes] = {}
         self._whole: DataKey | None = None
+
+    @property
+    def cipher(self) -> AESGCM:
+        """What seals and opens. Of the keys of a subject that are loaded, most are not used: it is made when it is."""
+        if self._cipher is None:
+            self._cipher = AESGCM(self.material)
+        return self._cipher
 
     def of(self, purpose: str) -> "DataKey | None":
         """The key that seals values of this purpose; None where it was destroyed."""
@@ -518,8 +525,7 @@ class KeyRing:
         def load() -> dict[UUID, DataKey | None]:
             since = self.monotonic()
             loaded = self._read(lambda: self._query(subjects, create, purposes))
-            for subject, key in loaded.items():
-                self._cache.put(subject.int, (key,), since=since)
+            self._cache.put_all({subject.int: (key,) for subject, key in loaded.items()}, since=since)
             return loaded
 
         return self._asked(load)
