@@ -8,8 +8,11 @@ from random import Random
 from uuid import UUID, uuid5
 
 import pytest
+from chassis.web import cursor
 from chassis.write.deciding import CommandContext
 from customer.domain.commands import AssessTier, EndTierOverride, EraseCustomer, OverrideTier
+from customer.domain.state import Customer, TierOverride
+from customer.domain.tier_replaying import Move, Replayed, Trial, as_if
 from customer.domain.tier_rules import (
     RULES,
     STREAM,
@@ -17,9 +20,12 @@ from customer.domain.tier_rules import (
     AdoptTierRules,
     Threshold,
     TierRules,
+    TierRuleVersions,
     month_before,
 )
 from customer.months import month_after
+from customer.tier_what_if import COST_MINOR_MAX, Asked, Sums
+from msgspec import structs
 
 from .test_api import api
 from .test_lists import acting
@@ -42,6 +48,7 @@ EIGHT = {
 }
 COSTS = {"cost_mass": 100, "cost_wealth": 20_000, "cost_private": 900_000}
 COSTS_OF_TIERS = {"wealth": 1, "private": 2}
+EIGHT_MILLION = TierRules(0, "CNY", (Threshold("private", 8 * MILLION), RULES.thresholds[1]), 1, MONTHS[0])
 BRANCHES = ("浦东", "徐汇", 'a "branch"', None)
 
 
@@ -164,9 +171,8 @@ async def test_the_sums_the_pages_and_the_explanations_say_the_same(api, lived, 
 @pytest.mark.requirement("M07")
 @pytest.mark.parametrize("at_once", [1, 7, 26, 27, 1_000])
 async def test_however_much_is_read_at_once_it_comes_to_the_same(api, lived, at_once):
-    rules = TierRules(0, "CNY", (Threshold("private", 8 * MILLION), RULES.thresholds[1]), 1, MONTHS[0])
     usual = api.service.what_if
-    asked = await usual.asked(rules, None)
+    asked = await usual.asked(EIGHT_MILLION, None)
     other = replace(usual, events_at_once=at_once, events_looked_at_max=2 * at_once)
     found, after, progress = [], None, []
     while True:
@@ -261,6 +267,9 @@ async def test_the_pages_after_the_first_one_are_of_its_position(api):
     second = (await api.get("/tier-rules/what-if/moves", params=EIGHT | following)).json()
     assert (len(second["items"]), second["next"]) == (1, None)
     assert second["position"] == first["position"]
+    for another in ({"private": "8000000.01"}, {"grace_months": 2}, {"from_month": MONTHS[1]}):
+        answer = await api.get("/tier-rules/what-if/moves", params=EIGHT | following | another)
+        assert await code_of_refusal(answer) == (400, "cursor-invalid"), another
     other = await api.get("/tier-rules/what-if/moves", params=EIGHT | following | {"position": 1})
     assert await code_of_refusal(other) == (400, "cursor-invalid")
 
@@ -327,12 +336,17 @@ async def test_a_customer_that_is_not_there_is_not_explained(api):
         ({"from_month": f"{NOW.year - 4}-01"}, (422, "what-if-out-of-range")),
         ({"from_month": "2025-13"}, (422, "request-invalid")),
         ({"from_month": "2025-01\n"}, (422, "request-invalid")),
+        ({"from_month": "２０２５-01"}, (422, "request-invalid")),
+        ({"from_month": "0000-01"}, (422, "what-if-out-of-range")),
         ({"position": 10_000_000}, (422, "what-if-out-of-range")),
         ({"position": 2**63}, (422, "request-invalid")),
         ({"private": "1.00"}, (422, "tier-rules-invalid")),
         ({"private": "8000000.001"}, (422, "request-invalid")),
         ({"private": "0"}, (422, "tier-rules-invalid")),
         ({"private": 'x"'}, (422, "request-invalid")),
+        ({"private": "8000000.00\x00"}, (400, "request-malformed")),
+        ({"private": "8000000.00\n"}, (422, "request-invalid")),
+        ({"private": "10000000000000.01"}, (422, "request-invalid")),
         ({"private": None, "wealth": None}, (422, "tier-rules-invalid")),
         ({"currency": "XXX"}, (422, "request-invalid")),
         ({"grace_months": 12}, (422, "request-invalid")),
@@ -345,13 +359,97 @@ async def test_what_is_refused(api, asked, refused):
 
 
 @pytest.mark.requirement("M07")
-@pytest.mark.parametrize("after", ["WzFd", "Wy0xLCIwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDEiLDFd"])
-async def test_a_cursor_that_no_page_gave_is_refused(api, after):
-    answer = await api.get("/tier-rules/what-if/moves", params=EIGHT | {"after": after})
-    assert await code_of_refusal(answer) == (400, "cursor-invalid")
+async def test_a_cursor_that_no_page_gave_is_refused(api):
+    digest, one = (await api.service.what_if.asked(EIGHT_MILLION, None)).digest, UUID(int=1)
+    assert (await moves(api, after=cursor(digest, 0, one, 1))) == []
+    for after in (
+        "WzFd",
+        cursor(digest, -1, one, 1),
+        cursor(digest, 0, one, -1),
+        cursor(digest, 0, one, 2**31),
+    ):
+        answer = await api.get("/tier-rules/what-if/moves", params=EIGHT | {"after": after})
+        assert await code_of_refusal(answer) == (400, "cursor-invalid"), after
 
 
 @pytest.mark.requirement("M07")
 async def test_two_at_once_get_the_same(api, lived):
     first, second = await asyncio.gather(result(api), result(api))
     assert first == second
+
+
+@pytest.mark.requirement("M07")
+@pytest.mark.parametrize("ending", ["done", "cancelled", "failed"])
+async def test_the_next_sum_begins_when_the_one_before_has_ended(api, lived, ending):
+    what_if = replace(api.service.what_if, events_at_once=26)
+    asked = await what_if.asked(EIGHT_MILLION, None)
+    begun, order = asyncio.Event(), []
+
+    def told(_):
+        begun.set()
+        if ending == "failed":
+            raise ZeroDivisionError
+
+    first = asyncio.create_task(what_if.summed(asked, {}, told))
+    first.add_done_callback(lambda _: order.append("ended"))
+    second = asyncio.create_task(what_if.summed(asked, {}, lambda _: order.append("told")))
+    async with asyncio.timeout(60):
+        await begun.wait()
+        if ending == "cancelled":
+            first.cancel()
+        _, sums = await asyncio.gather(first, second, return_exceptions=True)
+    assert order[:2] == ["ended", "told"]
+    assert sums.all.customers == len(lived)
+
+
+@pytest.mark.requirement("M07")
+async def test_a_customer_is_explained_up_to_the_position(api):
+    customer = await registered(api, "浦东")
+    path = f"/customers/{customer}/tier/what-if"
+    await assessed(api, customer, [7 * MILLION] * 12, MONTHS[:12])
+    first = (await api.get(path, params=EIGHT)).json()
+    assert [one["month"] for one in first["months"]] == MONTHS[:12]
+    await assessed(api, customer, [9 * MILLION] * 12, MONTHS[12:])
+    assert (await api.get(path, params=EIGHT | {"position": first["position"]})).json() == first
+    assert len((await api.get(path, params=EIGHT)).json()["months"]) == 24
+
+
+@pytest.mark.requirement("M07")
+def test_the_digest_names_the_question_each_move_and_each_figure():
+    def digest(
+        customer=1, branch="浦东", position=9, costs=COSTS_OF_TIERS, adopted=(RULES,), held=False, **move
+    ):
+        trial = Trial(TierRuleVersions(adopted), as_if(TierRuleVersions(adopted), candidate), "2024-01")
+        sums = Sums(Asked(trial, candidate, position), costs)
+        real = Customer(tier="private", values={} if branch is None else {"branch": branch})
+        if held:
+            real = structs.replace(real, tier_override=TierOverride("private", date(2027, 1, 1)))
+        moved = Move(date(2024, 2, 1), date(2024, 3, 5), "private", "wealth")._replace(**move)
+        sums.add(UUID(int=customer), Replayed([], [moved], real, structs.replace(real, tier="wealth")))
+        return sums.digest()
+
+    candidate = structs.replace(EIGHT_MILLION, version=2, from_month="2024-01")
+    assert digest() == "cc2e28557e7dbe91798e1ef1f8f06d7a3141d2d21492a287c0563d7861e87089"
+    others = [
+        digest(customer=2),
+        digest(branch="徐汇"),
+        digest(branch=None),
+        digest(position=10),
+        digest(costs={"wealth": 1, "private": 3}),
+        digest(adopted=(RULES, structs.replace(EIGHT_MILLION, version=2, from_month="2023-01"))),
+        digest(held=True),
+        digest(since=date(2024, 2, 2)),
+        digest(until=None),
+        digest(candidate_tier="potential"),
+    ]
+    assert len({digest(), *others}) == len(others) + 1
+
+
+@pytest.mark.requirement("M07")
+async def test_the_cost_of_the_largest_bank_is_exact_for_every_reader_of_json(api):
+    assert COST_MINOR_MAX * 900_000 < 2**53
+    largest = {"cost_private": COST_MINOR_MAX}
+    await assessed(api, await registered(api), [8 * MILLION] * 24)
+    assert (await result(api, **largest))["yearly_cost_minor"] == COST_MINOR_MAX
+    answer = await api.get("/tier-rules/what-if", params=EIGHT | {"cost_private": COST_MINOR_MAX + 1})
+    assert await code_of_refusal(answer) == (422, "request-invalid")

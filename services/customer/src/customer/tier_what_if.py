@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, ClassVar, Final, NamedTuple, cast
@@ -32,13 +32,15 @@ from customer.domain.tier_rules import (
     TIERS,
     TierRules,
     TierRulesAdopted,
+    month_number,
     require_rules,
     tier_rules_decider,
 )
 
 MONTHS_MAX: Final = 36
 """So many months before the running one a candidate may begin."""
-COST_MINOR_MAX: Final = 10**12
+COST_MINOR_MAX: Final = 10**10
+"""What 900,000 customers cost is then less than 2**53: a number of JSON that every reader takes for what it is."""
 EVENTS_AT_ONCE: Final = 10_000
 """They are in memory three times at most: replayed, waiting, and read."""
 EVENTS_LOOKED_AT_MAX: Final = 50_000
@@ -70,6 +72,11 @@ class Asked(NamedTuple):
     trial: Trial
     candidate: TierRules
     position: int
+
+    @property
+    def digest(self) -> str:
+        """Of the candidate: the cursor of a page belongs to it."""
+        return blake2b(_encode(self.candidate), digest_size=16).hexdigest()
 
 
 class Progress(NamedTuple):
@@ -222,7 +229,7 @@ class TierWhatIf:
         Raises TierRulesInvalid, WhatIfOutOfRange.
         """
         begins = rules.from_month or ""
-        if not 1 <= _months(self.today().isoformat()) - _months(begins) <= MONTHS_MAX:
+        if not 1 <= month_number(self.today().isoformat()) - month_number(begins) <= MONTHS_MAX:
             raise WhatIfOutOfRange(f"from_month is 1 to {MONTHS_MAX} months before the running one")
         head = await self.store.head_position()
         until = head if position is None else position
@@ -316,7 +323,3 @@ class TierWhatIf:
 
 def _position(stored: StoredEvent) -> int:
     return stored.position or 0
-
-
-def _months(day: str) -> int:
-    return 12 * int(day[:4]) + int(day[5:7])

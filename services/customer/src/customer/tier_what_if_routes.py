@@ -152,7 +152,8 @@ class MonthTried(BaseModel):
 
 
 class CustomerTried(BaseModel):
-    """The months of a customer by a candidate, and where it moves. None where no month was assessed that the candidate is for."""
+    """The months of a customer by a candidate, and where it moves. Both are empty, and `branch` is null, where no month was assessed that the
+    candidate is for, and where the customer is erased by now. `branch`: of the customer at the position."""
 
     customer_id: UUID
     position: int
@@ -253,18 +254,20 @@ def add_what_if(router: APIRouter, service: CustomerService) -> None:
     @router.get("/tier-rules/what-if/moves", responses=_LISTED)
     async def list_tier_moves(page: Paged, rules: Candidate, position: Position = None) -> MovesPage:
         """Who moves by a candidate for the rules of tiers, when and from where to where, in the order of the customers' ids (M07). `next`
-        keeps the position of the first page."""
-        after = None
+        keeps the position of the first page, and belongs to the candidate."""
+        after = of = None
         if page.after is not None:
-            at, customer, place = cursor_values(page.after, int, UUID, int)
+            of, at, customer, place = cursor_values(page.after, str, int, UUID, int)
             if at < 0 or position not in {None, at} or not 0 <= place <= _PLACE_MAX:
                 raise CursorInvalid
             position, after = at, (customer, place)
         asked = await service.what_if.asked(rules, position)
+        if of not in {None, asked.digest}:
+            raise CursorInvalid
         found = await service.what_if.moves(asked, after, page.limit)
         return MovesPage(
             items=[_move(one.customer, one.branch, one.move) for one in found.moves],
-            next=None if found.after is None else cursor(asked.position, *found.after),
+            next=None if found.after is None else cursor(asked.digest, asked.position, *found.after),
             position=asked.position,
         )
 

@@ -138,7 +138,10 @@ def decide(command: AdoptTierRules, known: TierRuleVersions) -> Sequence[TierRul
         raise TierRulesOutdated
     if len(known.versions) >= VERSIONS_MAX:
         raise TooManyTierRules
-    if begins is None or not 1 <= _months(begins) - _months(command.on.isoformat()) <= AHEAD_MONTHS_MAX:
+    if (
+        begins is None
+        or not 1 <= month_number(begins) - month_number(command.on.isoformat()) <= AHEAD_MONTHS_MAX
+    ):
         raise TierRulesNotAhead
     require_rules(rules)
     return [TierRulesAdopted(rules.version, begins, rules.currency, rules.thresholds, rules.grace_months)]
@@ -157,7 +160,8 @@ def month_before(month: str) -> str:
     return f"{year:04d}-{number - 1:02d}" if number > 1 else f"{year - 1:04d}-12"
 
 
-def _months(day: str) -> int:
+def month_number(day: str) -> int:
+    """Counts months: that of a day or of a month, YYYY-MM, is one more than that of the month before."""
     return 12 * int(day[:4]) + int(day[5:7])
 
 
