@@ -14,6 +14,7 @@ from contracts.purposes import CONTACT
 from customer.catalogue import catalogue
 from customer.domain.commands import CloseNeed, CorrectNeed, EraseContact, EraseCustomer, RecordNeed
 from customer.domain.customer import customer_decider
+from customer.domain.dictionary import Entry
 from customer.domain.events import (
     CustomerErased,
     CustomerRegistered,
@@ -21,7 +22,7 @@ from customer.domain.events import (
     NeedCorrected,
     NeedRecorded,
 )
-from customer.domain.needs import KINDS, NeedKind, require_kind
+from customer.domain.needs import KINDS, require_kind
 from customer.domain.refusals import (
     NEEDS_OPEN_MAX,
     CustomerIsErased,
@@ -86,7 +87,7 @@ def test_a_need_is_recorded_up_to_its_greatest_age():
 
 
 def test_a_kind_stands_from_its_first_day_until_before_its_last():
-    kinds = [NeedKind("gold", "黄金", "gold", date(2026, 1, 2), date(2026, 2, 1))]
+    kinds = [Entry("gold", "黄金", "gold", date(2026, 1, 2), date(2026, 2, 1))]
     for day in (date(2026, 1, 2), date(2026, 1, 31)):
         require_kind("gold", day, kinds)
     for code, day in (("gold", date(2026, 1, 1)), ("gold", date(2026, 2, 1)), ("silver", date(2026, 1, 2))):

@@ -6,7 +6,7 @@ that an event changes (of older events, all), `invalid` those whose values canno
 """
 
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
@@ -418,6 +418,25 @@ class CustomerConsentWithdrawn(CustomerContextEvent):
     purpose: Literal["marketing", "profiling", "sharing"]
 
 
+class CustomerProfileExtended(CustomerContextEvent):
+    """Staff noted more of the person: the fields that `changed` names, each a code of a dictionary, or null where it is no longer known.
+
+    Of the values of a field the one with the latest `since` stands, of two with the same the later event's. An erasure ends all.
+    """
+
+    TYPE = "customer.profile_extended"
+    PERSONAL = frozenset({"occupation", "marital_status", "family_structure", "children", "education"})
+
+    since: datetime
+    channel: Literal["counter", "phone", "visit", "online"]
+    changed: tuple[str, ...]
+    occupation: str | None = None
+    marital_status: str | None = None
+    family_structure: str | None = None
+    children: str | None = None
+    education: str | None = None
+
+
 class TagDefined(CustomerContextEvent):
     """There is a tag from now on, in the dictionary or a free one. Subject = tag, no customer.
 
@@ -522,6 +541,7 @@ EVENTS: tuple[type[CustomerContextEvent], ...] = (
     CustomerNeedClosed,
     CustomerConsentGiven,
     CustomerConsentWithdrawn,
+    CustomerProfileExtended,
     TagDefined,
     TagRenamed,
     TagMerged,

@@ -107,6 +107,7 @@ from customer.need_routes import add_needs
 from customer.normalising import DetailInvalid
 from customer.panorama.schema import MONTH_PATTERN, Panorama, TransactionTypeKnown
 from customer.permissions import ROLES
+from customer.profile_routes import add_profiles
 from customer.publishing import NOT_TOLD
 from customer.queries import MovementsWanted
 from customer.queries.holdings import HoldingsTooLarge
@@ -545,6 +546,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     add_what_if(router, service)
     add_needs(router, service, dependencies)
     add_consents(router, service, dependencies)
+    add_profiles(router, service, dependencies)
     add_files(router, lambda: service.files, dependencies)
     add_exports(router, lambda: service.exports, dependencies, CONTEXT, lambda: service.eyes)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT, lambda: service.eyes)

@@ -89,6 +89,7 @@ from customer.needs import NEED_DAYS_MAX, CustomerNeeds
 from customer.normalising import normalised, normalised_or_kept, spellings
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
 from customer.permissions import BULK_APPROVERS, ERASURE_APPROVERS, TIER_APPROVERS
+from customer.profiles import CustomerProfiles
 from customer.queries import MovementsWanted, Queries
 from customer.retention import RETENTION, Kept, Retention, RetentionHolds, kept_until, years_after
 from customer.tagging import CHANGE_TAGS, CustomerTags
@@ -189,6 +190,8 @@ class CustomerService:
     """The needs of customers."""
     consents: CustomerConsents = field(init=False)
     """The consents of customers."""
+    profiles: CustomerProfiles = field(init=False)
+    """The extended profiles of customers."""
     rulebook: TierRulebook = field(init=False)
     """The rules of tiers."""
     tiers: TierHistory = field(init=False)
@@ -224,6 +227,8 @@ class CustomerService:
         object.__setattr__(self, "overrides", overrides)
         consents = CustomerConsents(self.handler, self.store, self.catalogue, self.business_date)
         object.__setattr__(self, "consents", consents)
+        profiles = CustomerProfiles(self.handler, self.store, self.catalogue, self.today)
+        object.__setattr__(self, "profiles", profiles)
         needs = CustomerNeeds(self.handler, self.store, self.queries, self.business_date, self.need_days_max)
         object.__setattr__(self, "needs", needs)
         of_rules = CommandHandler(tier_rules_decider, self.store, self.catalogue, self.handler.keys)

@@ -1,12 +1,11 @@
 """The routes of the consents of customers (同意)."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from chassis.web import DatedBody, Dependencies, Page, refusals, tagged
-from chassis.web.commands import CLOCK_AHEAD_SECONDS_MAX
-from chassis.web.formats import Day, Instant, StatedInstant
+from chassis.web.formats import Day, Instant
 from chassis.web.problems import RequestInvalid
 from chassis.write.deciding import (
     AlreadyRecorded,
@@ -15,7 +14,7 @@ from chassis.write.deciding import (
     SubjectUnknown,
     TooManyConflicts,
 )
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, Field
 
 from customer.application import CustomerService
@@ -29,7 +28,7 @@ from customer.domain.events import (
 from customer.domain.refusals import ConsentTermInvalid, CustomerIsErased, CustomerNotRegistered
 from customer.done import done
 from customer.masking import masked_note
-from customer.shapes import BusinessDate, Done, Note
+from customer.shapes import AtInstant, BusinessDate, Done, KnownAt, Note, require_past
 
 EVIDENCE: Final = ["柜台签署授权书，编号 S-0042"]
 
@@ -115,27 +114,14 @@ def add_consents(router: APIRouter, service: CustomerService, dependencies: Depe
     )
     async def list_consents(
         customer_id: CustomerPath,
-        at: Annotated[
-            StatedInstant | None,
-            Query(
-                description="the instant at which it stood; now by default",
-                examples=["2026-11-01T00:00:00Z"],
-            ),
-        ] = None,
-        known_at: Annotated[
-            StatedInstant | None,
-            Query(
-                description="of what was recorded up to then; now by default",
-                examples=["2026-11-01T00:00:00Z"],
-            ),
-        ] = None,
+        at: AtInstant = None,
+        known_at: KnownAt = None,
     ) -> ConsentsPage:
         """What the customer consented to at an instant, as it was known at another: the proof that a message had a valid consent (M36).
 
         The clock of the caller may be 60 seconds ahead: the answer is then for now, which it names."""
         now = service.clock.now()
-        if max(at or now, known_at or now) > now + timedelta(seconds=CLOCK_AHEAD_SECONDS_MAX):
-            raise RequestInvalid(f"at or known_at is after {now.isoformat()}")
+        require_past(now, at, known_at)
         found = await service.consents.then(customer_id, at, known_at, now)
         items = [_shown(one) for one in found.consents]
         return ConsentsPage(items=items, next=None, at=found.at, known_at=found.known_at)

@@ -10,12 +10,14 @@ AMOUNTS: Final = "amounts"
 """To ask for money."""
 QUALITY: Final = "quality"
 """To ask for open data-quality questions."""
+PROFILE: Final = "profile"
+"""To see the extended profile of a person, and to ask for it."""
 
 PERMISSIONS: Final[Mapping[str, frozenset[str]]] = {
-    RELATIONSHIP_MANAGER: frozenset({AMOUNTS, QUALITY}),
-    ADMINISTRATOR: frozenset({AMOUNTS, QUALITY}),
-    COMPLIANCE: frozenset({AMOUNTS, QUALITY}),
-    ANALYST: frozenset({AMOUNTS}),
+    RELATIONSHIP_MANAGER: frozenset({AMOUNTS, QUALITY, PROFILE}),
+    ADMINISTRATOR: frozenset({AMOUNTS, QUALITY, PROFILE}),
+    COMPLIANCE: frozenset({AMOUNTS, QUALITY, PROFILE}),
+    ANALYST: frozenset({AMOUNTS, PROFILE}),
     MARKETER: frozenset(),
     TELLER: frozenset({QUALITY}),
 }

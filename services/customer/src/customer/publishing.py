@@ -69,6 +69,7 @@ PUBLIC: Final[dict[str, type[public.CustomerContextEvent]]] = {
     "need-closed": public.CustomerNeedClosed,
     "consent-given": public.CustomerConsentGiven,
     "consent-withdrawn": public.CustomerConsentWithdrawn,
+    "profile-extended": public.CustomerProfileExtended,
     "tag-defined": public.TagDefined,
     "tag-renamed": public.TagRenamed,
     "tag-merged": public.TagMerged,

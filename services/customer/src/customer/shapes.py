@@ -1,6 +1,6 @@
 """The schemas of HTTP: bodies of requests and of responses."""
 
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Annotated, Final, Literal, Self
 from uuid import UUID
 
@@ -8,8 +8,11 @@ from chassis.lists.asking import WHERE_CHARACTERS_MAX
 from chassis.lists.routes import Total
 from chassis.money import CurrencyCode, exponent, minor_units
 from chassis.web import CommandBody, DatedBody, DatedExplainedBody, ExplainedBody
-from chassis.web.formats import LINE, LINES, Day, Instant, Month, StatedDay, stating
+from chassis.web.commands import CLOCK_AHEAD_SECONDS_MAX
+from chassis.web.formats import LINE, LINES, Day, Instant, Month, StatedDay, StatedInstant, stating
+from chassis.web.problems import RequestInvalid
 from contracts.identity import ExternalIds, source_name
+from fastapi import Query
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -63,6 +66,22 @@ def reference(text: str) -> str:
     """SOURCE:NUMBER, with the source in its one spelling; raises ValueError."""
     source, _, number = text.partition(":")
     return f"{source_name(source)}:{external_id(number)}"
+
+
+AtInstant = Annotated[
+    StatedInstant | None,
+    Query(description="the instant at which it stood; now by default", examples=["2026-11-01T00:00:00Z"]),
+]
+KnownAt = Annotated[
+    StatedInstant | None,
+    Query(description="of what was recorded up to then; now by default", examples=["2026-11-01T00:00:00Z"]),
+]
+
+
+def require_past(now: datetime, *instants: datetime | None) -> None:
+    """Raises RequestInvalid where an instant that is asked about is after now by the clock of a caller, which may be ahead."""
+    if any(one is not None and one > now + timedelta(seconds=CLOCK_AHEAD_SECONDS_MAX) for one in instants):
+        raise RequestInvalid(f"at or known_at is after {now.isoformat()}")
 
 
 BusinessDate = Annotated[StatedDay, Field(ge=date(1900, 1, 1), le=date(2199, 12, 31))]

@@ -18,6 +18,8 @@ from customer.domain.events import (
     NeedChannel,
     NeedOutcome,
     PartyOfSource,
+    ProfileChannel,
+    ProfileField,
     ReferenceClaimed,
     ReferenceLinked,
     Tier,
@@ -366,6 +368,19 @@ class WithdrawConsent(msgspec.Struct, frozen=True):
     consent: UUID | None = None
 
 
+class ExtendProfile(msgspec.Struct, frozen=True):
+    """Staff note these fields of the profile, with None where one is no longer known; the codes are those of the business date `on`.
+
+    It is so from `since` on. Unless that is `stated`, it is the time of a clock, and the fields change after all that is known of them.
+    """
+
+    changes: dict[ProfileField, str | None]
+    channel: ProfileChannel
+    since: datetime
+    on: date
+    stated: bool = False
+
+
 CustomerCommand = (
     RegisterCustomer
     | AdoptDescription
@@ -401,4 +416,5 @@ CustomerCommand = (
     | CloseNeed
     | GiveConsent
     | WithdrawConsent
+    | ExtendProfile
 )

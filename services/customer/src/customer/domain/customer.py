@@ -34,6 +34,7 @@ from customer.domain.events import (
     NeedCorrected,
     NeedRecorded,
     NoLongerKeyCustomer,
+    ProfileExtended,
     ReferenceClaimed,
     ReferenceConfirmed,
     ReferenceDisputed,
@@ -93,6 +94,7 @@ def identify(event: CustomerEvent) -> UUID | None:
             | TierOverrideEnded()
             | NeedCorrected()
             | NeedClosed()
+            | ProfileExtended()
         ):
             return None
         case _:
@@ -106,5 +108,5 @@ customer_decider: Final = Decider[CustomerCommand, Customer, CustomerEvent](
     events=CustomerEvent,
     identify=identify,
     state_type=Customer,
-    state_version=15,
+    state_version=16,
 )

@@ -26,6 +26,7 @@ from customer.domain.commands import (
     EndTierOverride,
     EraseContact,
     EraseCustomer,
+    ExtendProfile,
     GiveConsent,
     LiftLegalHold,
     LinkReference,
@@ -73,6 +74,7 @@ from customer.domain.events import (
 from customer.domain.needs import decide_needs
 from customer.domain.overriding import decide_tiers
 from customer.domain.preparing import decide_preparation
+from customer.domain.profile import decide_profile
 from customer.domain.refusals import (
     REFERENCES_MAX,
     ContradictionUnknown,
@@ -176,6 +178,8 @@ def decide(  # noqa: PLR0911, PLR0912, PLR0915 (one arm per command)
             return decide_needs(command, customer)
         case GiveConsent() | WithdrawConsent():
             return decide_consent(command)
+        case ExtendProfile():
+            return decide_profile(command, customer)
         case _:
             assert_never(command)
 

@@ -6,8 +6,8 @@ one, staff did. `changed` names the fields that an event changes, `invalid` thos
 """
 
 from collections.abc import Callable
-from datetime import date
-from typing import Annotated, Any, Final, Literal
+from datetime import date, datetime
+from typing import Annotated, Any, Final, Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -21,8 +21,10 @@ RegisteredBy = Literal["staff", "master-data"]
 ConsentChannel = Literal["sms", "phone", "email", "push"]
 ConsentPurpose = Literal["marketing", "profiling", "sharing"]
 NeedChannel = Literal["counter", "phone", "visit", "online"]
+ProfileChannel = Literal["counter", "phone", "visit", "online"]
 NeedOutcome = Literal["fulfilled", "not-fulfilled", "dropped", "mistaken"]
 Tier = Literal["mass", "potential", "wealth", "private"]
+ProfileField = Literal["occupation", "marital_status", "family_structure", "children", "education"]
 Detail = Literal["name", "phone", "email", "address", "born_on", "identity_number", "branch"]
 
 DETAILS: Final[tuple[Detail, ...]] = (
@@ -34,6 +36,7 @@ DETAILS: Final[tuple[Detail, ...]] = (
     "identity_number",
     "branch",
 )
+PROFILE_FIELDS: Final[tuple[ProfileField, ...]] = get_args(ProfileField)
 CONTACT: Final = frozenset({"phone", "email", "address"})
 IDENTITY: Final = frozenset({"born_on", "identity_number"})
 
@@ -410,6 +413,24 @@ class ConsentWithdrawn(Event, frozen=True):
     consent: UUID | None = None
 
 
+class ProfileExtended(Event, frozen=True):
+    """Staff noted more of the person: the fields that `changed` names, each a code of its dictionary, or None where it is no longer known
+    (R016).
+
+    `since`: from when it is so. It is the effective time, but no earlier than what stood where nobody stated one: the clock of one
+    process may be behind that of another. `channel`: how the bank learned it.
+    """
+
+    since: datetime
+    channel: ProfileChannel
+    changed: tuple[ProfileField, ...]
+    occupation: Identifying = None
+    marital_status: Identifying = None
+    family_structure: Identifying = None
+    children: Identifying = None
+    education: Identifying = None
+
+
 CustomerEvent = (
     CustomerRegistered
     | ReferenceLinked
@@ -448,6 +469,7 @@ CustomerEvent = (
     | NeedClosed
     | ConsentGiven
     | ConsentWithdrawn
+    | ProfileExtended
 )
 
 STORED_NAMES: dict[str, type[Event]] = {
@@ -488,6 +510,7 @@ STORED_NAMES: dict[str, type[Event]] = {
     "need-closed": NeedClosed,
     "consent-given": ConsentGiven,
     "consent-withdrawn": ConsentWithdrawn,
+    "profile-extended": ProfileExtended,
 }
 
 

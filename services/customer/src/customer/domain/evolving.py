@@ -38,6 +38,7 @@ from customer.domain.events import (
     NeedCorrected,
     NeedRecorded,
     NoLongerKeyCustomer,
+    ProfileExtended,
     ReferenceClaimed,
     ReferenceConfirmed,
     ReferenceDisputed,
@@ -54,6 +55,7 @@ from customer.domain.events import (
 from customer.domain.needs import evolve_needs
 from customer.domain.overriding import evolve_tiers
 from customer.domain.preparing import evolve_preparation
+from customer.domain.profile import evolve_profile
 from customer.domain.reviewing import evolve_review
 from customer.domain.state import Customer, Link
 from customer.domain.tagging import evolve_tags
@@ -152,6 +154,8 @@ def evolve(customer: Customer, event: CustomerEvent) -> Customer:  # noqa: PLR09
             return evolve_needs(customer, event)
         case ConsentGiven() | ConsentWithdrawn():
             return customer  # each is decided by itself
+        case ProfileExtended():
+            return evolve_profile(customer, event)
         case _:
             assert_never(event)
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
 
 from msgspec import structs
 
 from customer.domain.commands import CloseNeed, CorrectNeed, RecordNeed
+from customer.domain.dictionary import Entry, stands
 from customer.domain.events import NeedClosed, NeedCorrected, NeedRecorded
 from customer.domain.refusals import (
     NEEDS_OPEN_MAX,
@@ -22,34 +23,20 @@ NeedCommand = RecordNeed | CorrectNeed | CloseNeed
 NeedEvent = NeedRecorded | NeedCorrected | NeedClosed
 
 
-class NeedKind(NamedTuple):
-    """A kind of need, from the business date `since` on and before `until`. Its code is never used for another one."""
-
-    code: str
-    zh: str
-    en: str
-    since: date = date(2026, 1, 1)
-    until: date | None = None
-
-    def stands_on(self, day: date) -> bool:
-        """Whether needs of a business date may be of this kind."""
-        return self.since <= day and (self.until is None or day < self.until)
-
-
 KINDS: Final = (
-    NeedKind("remittance", "汇款", "remittance"),
-    NeedKind("study-abroad", "留学金融", "finance of studies abroad"),
-    NeedKind("foreign-exchange", "外汇兑换", "foreign exchange"),
-    NeedKind("deposit", "存款", "deposit"),
-    NeedKind("wealth", "理财", "wealth management"),
-    NeedKind("insurance", "保险", "insurance"),
-    NeedKind("fund", "基金", "fund"),
-    NeedKind("housing-loan", "住房贷款", "housing loan"),
-    NeedKind("consumer-loan", "消费贷款", "consumer loan"),
-    NeedKind("credit-card", "信用卡", "credit card"),
-    NeedKind("account-service", "账户服务", "service of an account"),
+    Entry("remittance", "汇款", "remittance"),
+    Entry("study-abroad", "留学金融", "finance of studies abroad"),
+    Entry("foreign-exchange", "外汇兑换", "foreign exchange"),
+    Entry("deposit", "存款", "deposit"),
+    Entry("wealth", "理财", "wealth management"),
+    Entry("insurance", "保险", "insurance"),
+    Entry("fund", "基金", "fund"),
+    Entry("housing-loan", "住房贷款", "housing loan"),
+    Entry("consumer-loan", "消费贷款", "consumer loan"),
+    Entry("credit-card", "信用卡", "credit card"),
+    Entry("account-service", "账户服务", "service of an account"),
 )
-"""The dictionary of kinds of needs. A kind that is given up gets an `until` and stays: needs of before have its code."""
+"""The dictionary of kinds of needs."""
 
 
 def decide_needs(command: NeedCommand, customer: Customer) -> Sequence[NeedEvent]:
@@ -79,9 +66,9 @@ def decide_needs(command: NeedCommand, customer: Customer) -> Sequence[NeedEvent
             assert_never(command)
 
 
-def require_kind(code: str | None, on: date, kinds: Sequence[NeedKind] = KINDS) -> None:
+def require_kind(code: str | None, on: date, kinds: Sequence[Entry] = KINDS) -> None:
     """Raises NeedKindUnknown where no kind has this code on a business date; None names none."""
-    if code is not None and not any(one.code == code and one.stands_on(on) for one in kinds):
+    if code is not None and not stands(code, on, kinds):
         raise NeedKindUnknown
 
 

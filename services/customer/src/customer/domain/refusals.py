@@ -7,6 +7,8 @@ from chassis.write.deciding import Refusal
 REFERENCES_MAX: Final = 50
 LEGAL_HOLDS_MAX: Final = 20
 NEEDS_OPEN_MAX: Final = 100
+PROFILE_CHANGES_MAX: Final = 200
+"""Instants from which on a field of a profile has a value of its own."""
 TAGS_MAX: Final = 100
 """Tags that a customer may have."""
 
@@ -159,6 +161,31 @@ class ConsentTermInvalid(Refusal):
     status: ClassVar[int] = 422
     title: ClassVar[str] = "A consent ends after the day on which it was given"
     title_zh: ClassVar[str] = "同意的有效期须晚于作出同意之日"
+
+
+class ProfileOfCompany(Refusal):
+    """Only persons have a profile."""
+
+    code: ClassVar[str] = "profile-of-company"
+    title: ClassVar[str] = "The customer is a company, which has no profile of a person"
+    title_zh: ClassVar[str] = "企业客户没有个人扩展资料"
+
+
+class ProfileValueUnknown(Refusal):
+    """The dictionary of a field has no such code today. The text names the field."""
+
+    code: ClassVar[str] = "profile-value-unknown"
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "The dictionary of the field has no such code"
+    title_zh: ClassVar[str] = "字典中没有此代码"
+
+
+class TooManyProfileChanges(Refusal):
+    """A field of a profile changes a bounded number of times. The text names the field."""
+
+    code: ClassVar[str] = "too-many-profile-changes"
+    title: ClassVar[str] = f"A field of a profile changes at most {PROFILE_CHANGES_MAX} times"
+    title_zh: ClassVar[str] = f"每项扩展资料最多变更 {PROFILE_CHANGES_MAX} 次"
 
 
 class NeedKindUnknown(Refusal):

@@ -1,13 +1,13 @@
 """The state of a customer that decisions need."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import NewType
 from uuid import UUID
 
 import msgspec
 from msgspec import structs
 
-from customer.domain.events import CustomerKind, Detail, RegisteredBy, Tier
+from customer.domain.events import CustomerKind, Detail, ProfileField, RegisteredBy, Tier
 
 CustomerId = NewType("CustomerId", UUID)
 
@@ -67,6 +67,13 @@ class OpenNeed(msgspec.Struct, frozen=True):
     corrections: int = 0
 
 
+class Stated(msgspec.Struct, frozen=True):
+    """A value of a field from an instant on; None where it is not known from then on."""
+
+    since: datetime
+    value: str | None
+
+
 class Customer(msgspec.Struct, frozen=True):
     """The state of a customer that decisions need. The initial value is an unregistered customer.
 
@@ -78,7 +85,8 @@ class Customer(msgspec.Struct, frozen=True):
     `rest_from`: the business date on which the rest of an erasure is due whose values for contact are gone. `holds`: the business date
     before which each legal hold stands, None where it has to be lifted. `tags`: by code the rule that added each, None where staff
     did. `tier`: the one that the last assessment gave, of the month `tier_month`; `tier_override`: the one that stands, and is in force
-    instead. `needs`: those that are open.
+    instead. `needs`: those that are open. `profile`: what was stated of each field, in the order of when it was so, once for each
+    instant.
     """
 
     origin: RegisteredBy | None = None
@@ -102,6 +110,7 @@ class Customer(msgspec.Struct, frozen=True):
     tier_month: str | None = None
     tier_override: TierOverride | None = None
     needs: dict[UUID, OpenNeed] = {}
+    profile: dict[ProfileField, tuple[Stated, ...]] = {}
 
     @property
     def tier_in_force(self) -> Tier | None:
