@@ -22,7 +22,7 @@ from chassis.read.mongo import Mongo
 from chassis.web import create_app
 from chassis.write.deciding import CommandContext
 from contracts.topics import EVENTS
-from crm_cli import demo_bank, demo_consents, demo_needs, demo_tags, demo_tiers, panorama
+from crm_cli import demo_bank, demo_consents, demo_needs, demo_profiles, demo_tags, demo_tiers, panorama
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.migrate import migrated
 from customer import bootstrap as customer_service
@@ -455,6 +455,24 @@ async def test_the_demo_bank_has_customers_whose_consents_are_found_over_the_bro
     at = f"/customers/{found.json()['items'][0]['customer_id']}/consents"
     [said] = [one for one in (await web.get(at)).json()["items"] if one["state"] != "unknown"]
     assert (said["channel"], said["purpose"], said["state"], said["valid"]) == (*pairs[0], "withdrawn", False)
+
+
+@pytest.mark.requirement("R016", "R017")
+async def test_the_demo_bank_has_customers_with_a_profile_who_are_selected_by_it(
+    taken_in: Any, web: httpx.AsyncClient, running: Running, bank: DemoBank
+) -> None:
+    given = await demo_profiles.extend(running.customer, bank, Caller("crm-up"), CLOCK)
+    assert given > 0
+    stored = running.heads()["customer"]
+    assert await demo_profiles.extend(running.customer, bank, Caller("crm-up"), CLOCK) == given
+    assert running.heads()["customer"] == stored, "once more changes nothing"
+    asked = {"where": "职业 is 离退休人员", "at_least": f"customer-{stored}"}
+    [found] = (await web.get("/customers/selection", params=asked)).json()["items"]
+    at = f"/customers/{found['customer_id']}/profile"
+    shown = {one["field"]: one["value"] for one in (await web.get(at)).json()["items"]}
+    assert shown["occupation"] == "retired"
+    history = (await web.get(f"{at}/occupation/history")).json()["items"]
+    assert [one["value"] for one in history] == ["teacher", "retired"]
 
 
 @pytest.fixture

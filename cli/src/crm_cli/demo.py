@@ -24,6 +24,7 @@ from crm_cli.answers import Json, answer
 from crm_cli.demo_bank import DemoBank, DemoPlan
 from crm_cli.demo_consents import consented
 from crm_cli.demo_needs import noted
+from crm_cli.demo_profiles import extended
 from crm_cli.demo_tags import tagged
 from crm_cli.demo_tiers import overridden
 from crm_cli.exits import OK, RED, failed
@@ -62,6 +63,9 @@ def demo(
     consents: Annotated[
         bool, typer.Option("--consents", help="record a consent of some customers of the bank")
     ] = False,
+    profiles: Annotated[
+        bool, typer.Option("--profiles", help="extend the profile of some customers of the bank")
+    ] = False,
     write: Annotated[Path | None, typer.Option(help="write the feed here instead of taking it in")] = None,
     as_json: Json = False,
 ) -> None:
@@ -81,6 +85,9 @@ def demo(
         return
     if consents:
         _consent(bank, as_json=as_json)
+        return
+    if profiles:
+        _extend(bank, as_json=as_json)
         return
     if tiers:
         _override(bank, as_json=as_json)
@@ -116,6 +123,11 @@ def _consent(bank: DemoBank, *, as_json: bool) -> None:
     answer(
         {"customers": said}, f"demo bank: {said} customers have said what they consent to", as_json=as_json
     )
+
+
+def _extend(bank: DemoBank, *, as_json: bool) -> None:
+    given = _given(extended, bank, "extend_profile")
+    answer({"customers": given}, f"demo bank: {given} customers have an extended profile", as_json=as_json)
 
 
 def _override(bank: DemoBank, *, as_json: bool) -> None:

@@ -413,6 +413,7 @@ class Supervisor:
         yield from self._ended(environment, "demo", "--tiers")
         yield from self._ended(environment, "demo", "--needs")
         yield from self._ended(environment, "demo", "--consents")
+        yield from self._ended(environment, "demo", "--profiles")
 
     def _token(self) -> str:
         from chassis.clock import SystemClock

@@ -5,6 +5,7 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+import msgspec
 import pytest
 from chassis.privacy.keys import ERASED
 from customer.domain.commands import EraseCustomer, ExtendProfile
@@ -21,6 +22,7 @@ from customer.domain.refusals import (
 )
 from customer.domain.state import Customer
 from customer.publishing import published
+from customer.views import customers
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
@@ -30,8 +32,9 @@ from tests.support.specification import Specification
 from .test_api import CLOCK, api, key
 from .test_lists import acting
 from .test_queries import NOW, bank, queries
-from .test_tags_api import code_of_refusal, once, registered, shown
+from .test_tags_api import code_of_refusal, found, once, registered, shown
 from .test_tiers_api import by_timer
+from .told import Teller
 
 __all__ = ["api", "bank", "queries", "shown"]
 
@@ -165,6 +168,32 @@ def test_what_is_saved_without_a_time_stands_whatever_the_clocks_say(made):
             state = customer_decider.evolve(state, event)
         for field, value in said.items():
             assert stated_at(state.profile.get(field, ()), at(99)) == value
+
+
+@st.composite
+def instants(draw):
+    """Changes of one field, recorded in this order, each from an instant on that may be of part of a second."""
+    micros = draw(st.lists(st.sampled_from([0, 1, 500_000, 1_000_000]), max_size=6))
+    return [START + timedelta(microseconds=each) for each in micros]
+
+
+@pytest.mark.requirement("R016")
+@given(instants())
+def test_the_view_holds_what_stands_of_all_that_is_recorded(since):
+    teller, subject = Teller(), UUID(int=7)
+    document = customers.project(
+        None, None, teller.tell(subject, "customer.registered", kind="person", origin="staff")
+    )
+    for one in since:
+        written = msgspec.to_builtins(one)
+        event = teller.tell(
+            subject, "customer.profile_extended", since=written, changed=["children"], children="sealed"
+        )
+        document = customers.project(None, document, event)
+    changes = [ProfileChange("children", "one", one, START, number) for number, one in enumerate(since, 2)]
+    last = datetime.max.replace(tzinfo=UTC)
+    stood = {field: change.sequence for field, change in standing(changes, last, last).items()}
+    assert {field: one["sequence"] for field, one in document["profile"].items()} == stood
 
 
 # over HTTP
@@ -345,6 +374,114 @@ async def test_an_erasure_ends_what_is_known_though_the_clock_of_its_process_is_
     behind = structs.replace(by_timer(one, "erased"), now=CLOCK.now() - timedelta(seconds=30))
     await api.service.handler.handle(UUID(one), EraseCustomer((), (), NOW.date()), behind)
     assert (await profile(api, one))["occupation"]["value"] is None
+
+
+# conditions
+
+TEACHERS = "职业 is 教师"
+
+
+@pytest.mark.requirement("R017", "R079")
+async def test_a_condition_selects_exactly_the_customers_of_an_occupation(api, shown):
+    teacher, retired, nobody, former = [await registered(api) for _ in range(4)]
+    await extended(api, teacher, occupation="teacher", children="one")
+    await extended(api, retired, occupation="retired", children="one")
+    await extended(api, former, occupation="teacher", effective_at=ago(days=2))
+    await extended(api, former, occupation="student", effective_at=ago(days=9))
+    await extended(api, former, children="two")
+    await shown()
+    for where, wanted in (
+        (TEACHERS, {teacher, former}),
+        ('occupation is "teacher"', {teacher, former}),
+        ("occupation is (teacher, retired) and children is one", {teacher, retired}),
+        ("not (occupation is teacher)", {retired, nobody}),
+        ("occupation is student", set()),
+        ("occupation is known", {teacher, retired, former}),
+    ):
+        assert await found(api, where) == wanted, where
+    await extended(api, former, occupation="student")
+    await extended(api, teacher, occupation=None)
+    await shown()
+    assert await found(api, TEACHERS) == set()
+    assert await found(api, "occupation is student") == {former}
+    by_json = json.dumps({"op": "is", "field": "occupation", "values": ["student"]})
+    assert await found(api, by_json) == {former}
+
+
+@pytest.mark.requirement("R017", "R081")
+async def test_a_condition_on_a_profile_is_told_in_words_and_never_in_digests(api, shown):
+    teacher, other = [await registered(api) for _ in range(2)]
+    await extended(api, teacher, occupation="teacher")
+    await shown()
+    counted = (await api.get("/customers/selection/count", params={"where": TEACHERS})).json()
+    assert (counted["count"], counted["sentence"]["zh"]) == (1, "职业为教师")
+    for one, holds in ((teacher, True), (other, False)):
+        told = await api.get(f"/customers/{one}/selection", params={"where": TEACHERS})
+        [because] = told.json()["because"]
+        assert (told.json()["holds"], because["holds"]) == (holds, holds)
+        assert because["sentence"]["en"] == "occupation is teacher"
+    empty = (
+        await api.get("/customers/selection/funnel", params={"where": f"{TEACHERS} and 职业 is 学生"})
+    ).json()
+    assert "教师" in str(empty)
+    assert "学生" in str(empty)
+    digest = await api.service.queries.blind.digest("occupation", "teacher")
+    assert digest not in str(empty)
+    asked = await api.get("/customers/selection", params={"where": f'occupation is "{digest}"'})
+    assert await code_of_refusal(asked) == (422, "condition-invalid")
+    reason = {"reason": "teachers' day", "where": TEACHERS, "branch": "徐汇"}
+    acting(api, "operator")
+    run = await api.post("/customers/branch-assignments", json=reason, headers=once())
+    assert await code_of_refusal(run) == (403, "field-not-permitted")
+    acting(api, "administrator")
+    run = await api.post("/customers/branch-assignments", json=reason, headers=once())
+    assert digest not in run.text
+    assert "occupation is teacher" in run.text
+
+
+@pytest.mark.requirement("R017", "R083")
+async def test_who_may_not_see_a_profile_may_not_ask_for_it(api, shown):
+    await shown()
+    for role, status in (
+        ("relationship-manager", 200),
+        ("administrator", 200),
+        ("compliance", 200),
+        ("analyst", 200),
+        ("teller", 403),
+    ):
+        acting(api, role, "徐汇/1")
+        answer = await api.get("/customers/selection", params={"where": TEACHERS})
+        assert answer.status_code == status, role
+    lists = (await api.get("/conditions/customer")).json()["lists"]
+    [field] = [one for each in lists for one in each["fields"] if one["name"] == "occupation"]
+    assert (field["data_class"], field["permitted"]) == ("personal", False)
+
+
+@pytest.mark.requirement("R017", "M22")
+async def test_the_facts_hold_digests_of_a_profile_and_none_of_who_is_erased(api, shown, mongo, key_ring):
+    one, other = [await registered(api) for _ in range(2)]
+    for each in (one, other):
+        await extended(api, each, occupation="teacher")
+    await shown()
+    digest = await api.service.queries.blind.digest("occupation", "teacher")
+
+    async def stored():
+        views = ("customers_v1_customers", "customer_facts_v1_facts")
+        return {name: {each["_id"]: each for each in await mongo.find(name, {})} for name in views}
+
+    before = await stored()
+    assert "teacher" not in str(before)
+    facts = before["customer_facts_v1_facts"]
+    assert [facts[each]["blind"]["occupation"] for each in (one, other)] == [digest, digest]
+    await api.service.handler.handle(UUID(one), EraseCustomer((), (), NOW.date()), by_timer(one, "erased"))
+    key_ring.erase([UUID(one)])
+    await shown()
+    after = await stored()
+    assert one not in after["customer_facts_v1_facts"]
+    assert after["customers_v1_customers"][one]["profile"] == {}
+    assert await found(api, TEACHERS) == {other}
+    await shown()
+    assert await stored() == after, "a rebuild gives the same"
 
 
 async def test_the_codes_of_all_fields_are_listed(api):

@@ -595,7 +595,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
     async def meant(caller: Caller, where: str | None, as_of: date | None = None) -> Question:
         """What a caller asks of the facts, with the codes of the tags that it names."""
-        return await service.queries.tags.meant(question(FACTS_LIST, may_of(caller), where, as_of=as_of))
+        return await service.queries.meanings.meant(question(FACTS_LIST, may_of(caller), where, as_of=as_of))
 
     async def listed_customers(caller: Caller, asked: Question, page: Paging, *, total: bool) -> CustomerPage:
         scope = scope_of(caller)
@@ -646,7 +646,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """The facts of customers that meet a condition on them, of those that you may see. A field that you may not
         ask for is refused, and null in what is shown."""
         scope, typed = scope_of(caller), question(FACTS_LIST, may_of(caller), where, sort, as_of)
-        asked = await service.queries.tags.meant(typed)
+        asked = await service.queries.meanings.meant(typed)
         found, following = await service.selected(scope, asked, caller.subject, page.limit, page.after)
         counted = Total.of(await service.counted(scope, asked)) if total else None
         return FactsPage(items=[facts_shown(one, caller) for one in found], next=following, total=counted)
@@ -656,7 +656,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         """How many customers meet a condition, counted up to 10,000."""
         asked = await meant(caller, where, as_of)
         found = await service.counted(scope_of(caller), asked)
-        words = Sentence.of(sentence(await service.queries.tags.named(_condition(asked)), FIELDS))
+        words = Sentence.of(sentence(await service.queries.meanings.named(_condition(asked)), FIELDS))
         return CountedCondition(count=found.count, more=found.more, sentence=words)
 
     @router.get("/customers/selection/funnel", dependencies=asking_facts, responses=COUNTED)

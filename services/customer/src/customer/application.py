@@ -13,7 +13,6 @@ import msgspec
 from chassis.bulk import Approval, Bulk, Bulkable, listed, starts
 from chassis.clock import Clock
 from chassis.conditions import Condition, ConditionRefused, Explanation, Step, explained, sentence
-from chassis.conditions.replacing import replaced, values_of
 from chassis.exports import Exports, releases
 from chassis.files import FileKeeper, Limits, Storage
 from chassis.lists import ConditionInvalid, Counted, Question, Scope
@@ -81,7 +80,7 @@ from customer.domain.state import Customer
 from customer.domain.tag import tag_decider
 from customer.domain.tier_rules import tier_rules_decider
 from customer.exports import exportables
-from customer.facts import FIELDS, TAGS
+from customer.facts import FIELDS
 from customer.files import LIMITS, CustomerFiles
 from customer.identities import customer_of_command
 from customer.lists import BRANCH, CUSTOMERS_LIST, FACTS_LIST
@@ -822,10 +821,10 @@ class CustomerService:
     async def to_change(self, scope: Scope, question: Question, customers: Sequence[UUID]) -> ToChange:
         """These customers; where none is named, all in scope whose facts meet the condition on the business date of now, which
         who approves a run on another day reads in its words. Raises CustomerNotRegistered, ConditionInvalid."""
-        today = (await self.queries.tags.meant(question)).on(self.today())
+        today = (await self.queries.meanings.meant(question)).on(self.today())
         await self.require_in_scope(scope, customers)
         found = listed(customers) if customers else self._meeting(scope, today)
-        return ToChange(found, [list(customers), question.named()], await self.queries.tags.worded(today))
+        return ToChange(found, [list(customers), question.named()], await self.queries.meanings.worded(today))
 
     async def _meeting(self, scope: Scope, question: Question) -> AsyncIterator[UUID]:
         """All customers in scope whose facts meet a condition, read bit by bit."""
@@ -849,11 +848,7 @@ class CustomerService:
             steps = await self.queries.facts.funnel(scope, condition, as_of)
             empty = not steps[-1].so_far
             culprits = await self.queries.facts.emptying(scope, condition, as_of) if empty else None
-            names = await self.queries.tags.names(values_of(condition, TAGS))
-
-            def named(part: Condition) -> Condition:
-                return replaced(part, TAGS, names)
-
+            named = await self.queries.meanings.naming(condition)
             return (
                 [
                     step._replace(part=part, sentence=sentence(part, FIELDS))
@@ -870,9 +865,9 @@ class CustomerService:
     ) -> Explanation:
         """Why a customer meets a condition, or does not."""
         found = _found(await self.queries.facts.one(scope, str(customer), as_of))
-        names = await self.queries.tags.names({*found[TAGS], *values_of(condition, TAGS)})
-        called = {**found, TAGS: [names.get(code, code) for code in found[TAGS]]}
-        return explained(replaced(condition, TAGS, names), called, FIELDS, as_of or self.today())
+        meanings = self.queries.meanings
+        named, called = await meanings.named(condition), await meanings.told(found, condition)
+        return explained(named, called, FIELDS, as_of or self.today())
 
     async def facts_now(self, customer: UUID) -> Document | None:
         """The facts of a customer, in no scope but its own; None where none are derived."""

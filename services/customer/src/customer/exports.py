@@ -97,14 +97,14 @@ def exportables(queries: Queries, today: Callable[[], date]) -> dict[str, Export
 async def _documents(
     queries: Queries, reader: Callable[[], Reader], scope: Scope, asked: Question
 ) -> AsyncIterator[list[Document]]:
-    async for found in reader().documents(scope, await queries.tags.meant(asked)):
+    async for found in reader().documents(scope, await queries.meanings.meant(asked)):
         yield found
 
 
 async def _counted(
     queries: Queries, reader: Callable[[], Reader], scope: Scope, asked: Question, most: int
 ) -> Counted:
-    return await reader().count(scope, await queries.tags.meant(asked), most)
+    return await reader().count(scope, await queries.meanings.meant(asked), most)
 
 
 def _rights(route: str, caller: Caller) -> Rights:

@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from chassis.conditions import DataClass, Field, Fields, Label, Type
+from chassis.lists.declaring import BLIND
 from contracts.roles import ADMINISTRATOR, ANALYST, COMPLIANCE, MARKETER, RELATIONSHIP_MANAGER, TELLER
+
+from customer.domain.events import ProfileField
+from customer.domain.profile import DICTIONARIES
 
 AMOUNTS: Final = "amounts"
 """To ask for money."""
@@ -45,6 +49,13 @@ def _number(name: str, zh: str, en: str) -> Field:
 
 def _day(name: str, zh: str, en: str) -> Field:
     return Field(name, Type.DAY, Label(zh, en), name, DataClass.INTERNAL)
+
+
+def _of_profile(name: ProfileField, zh: str, en: str) -> Field:
+    """A field of the extended profile. The facts hold the digest of its code."""
+    values = {one.code: Label(one.zh, one.en) for one in DICTIONARIES[name]}
+    label = Label(zh, en)
+    return Field(name, Type.CHOICE, label, f"{BLIND}.{name}", DataClass.PERSONAL, values, PROFILE)
 
 
 CONSENTS: Final = "consents"
@@ -110,6 +121,11 @@ FIELDS: Final = Fields(
                 "private": Label("私行", "private banking"),
             },
         ),
+        _of_profile("occupation", "职业", "occupation"),
+        _of_profile("marital_status", "婚姻状况", "marital status"),
+        _of_profile("family_structure", "家庭结构", "family structure"),
+        _of_profile("children", "子女", "children"),
+        _of_profile("education", "学历", "education"),
         _amount("aum", "管理资产", "assets under management"),
         _monthly("aum_month_end", "月末AUM", "month-end AUM"),
         _monthly("aum_month_average", "月日均AUM", "average daily AUM"),

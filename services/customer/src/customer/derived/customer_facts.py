@@ -2,9 +2,9 @@
 
 It is a function of the customer's document, of the accounts that its parties own, of the tags, and of the business date: rights and
 links hold from one day on until before another. Only ownership counts; a joint account counts in full for each of
-its owners. Amounts are as the panorama sums them, by currency. There is nothing personal in a document but digests of
-values by which a customer is found, and an erased customer has no document. What the customers of a branch add up to is
-summed over the documents (`customer.branches`).
+its owners. Amounts are as the panorama sums them, by currency. There is nothing personal in a document but digests, of
+values by which a customer is found and of the codes of its profile. An erased customer has no document. What the
+customers of a branch add up to is summed over the documents (`customer.branches`).
 
 AUM of a whole month, at its end and on average over its days, is of the accounts that are owned on the day of derivation,
 as in the panorama: who may see an account sees its history. An account counts in a month where its balance, or the average
@@ -29,7 +29,7 @@ from chassis.read.projecting import Collection, Index
 
 from customer.branches import SUMS
 from customer.catalogue import CONTEXT
-from customer.domain.events import CONTACT
+from customer.domain.events import CONTACT, PROFILE_FIELDS
 from customer.facts import CONSENTS
 from customer.holdings import SIGNATORY, held, parties_on, role_of
 from customer.lists import FACTS_LIST
@@ -57,6 +57,7 @@ _OF_CUSTOMER: Final = (
         "parties",
         "tags",
         "consents",
+        "profile",
         "tier",
         "erased_at",
         "contact_erased_at",
@@ -131,19 +132,21 @@ async def derive(inputs: Inputs, ids: Sequence[DocumentId]) -> Mapping[DocumentI
 async def _digests(
     inputs: Inputs, customers: Mapping[DocumentId, Document]
 ) -> dict[DocumentId, dict[str, str | None]]:
-    """By customer and field, the digests by which a customer is found."""
+    """By customer and field, the digests by which a customer is found, and those of its profile, which conditions ask for."""
     places, values = list[tuple[DocumentId, str]](), list[SealedAt]()
     for id, customer in customers.items():
         # A key that is still in the memory of this process must not bring back a digest of what is erased.
         gone = CONTACT if customer.get("contact_erased_at") is not None else ()
-        there = [
-            field for field in FACTS_LIST.searched if customer.get(field) is not None and field not in gone
-        ]
-        if there:
-            subject = UUID(str(id))
-            places += [(id, field) for field in there]
-            values += [SealedAt(customer[field], CONTEXT, subject, field) for field in there]
-    found = {id: dict[str, str | None].fromkeys(FACTS_LIST.searched) for id in customers}
+        there = {
+            field: customer[field]
+            for field in FACTS_LIST.searched
+            if customer.get(field) is not None and field not in gone
+        }
+        profile = customer.get("profile", {})
+        there |= {field: one["value"] for field, one in profile.items() if one["value"] is not None}
+        places += [(id, field) for field in there]
+        values += [SealedAt(value, CONTEXT, UUID(str(id)), field) for field, value in there.items()]
+    found = {id: dict[str, str | None].fromkeys((*FACTS_LIST.searched, *PROFILE_FIELDS)) for id in customers}
     for (id, field), digest in zip(places, await inputs.digests(values), strict=True):
         found[id][field] = digest
     return found
@@ -318,7 +321,7 @@ RELATIONS_MAX: Final = 200
 
 VIEW: Final = DerivedView(
     name=FACTS_LIST.view,
-    version=9,
+    version=10,
     inputs=(customers.VIEW, asset_panorama.VIEW, tags.VIEW),
     collection=Collection(FACTS, (*FACTS_LIST.indexes, Index(((CHANGES_ON, 1),)))),
     depending=depending,

@@ -17,6 +17,7 @@ from customer.queries.branches import BranchQueries
 from customer.queries.collections import Collections
 from customer.queries.customers import CustomerQueries
 from customer.queries.holdings import HoldingQueries
+from customer.queries.meanings import Meanings
 from customer.queries.movements import AccountInScope, MovementQueries, MovementsWanted
 from customer.queries.needs import NeedQueries
 from customer.queries.tags import TagQueries
@@ -44,6 +45,7 @@ class Queries:
         self.blind = BlindIndex(ring)
         cursors = Cursors(ring.secret)
         self.tags = TagQueries(views, Reader(TAGS_LIST, mongo, live, cursors, today))
+        self.meanings = Meanings(self.tags, self.blind)
         self.customers = CustomerQueries(views, ring, today, self.tags)
         self.needs = NeedQueries(views, ring, today)
         self.list = Reader(CUSTOMERS_LIST, mongo, live, cursors, today)

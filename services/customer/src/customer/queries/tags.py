@@ -5,7 +5,6 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Final
 
-from chassis.conditions import Condition
 from chassis.conditions.language import And, IsAmong
 from chassis.conditions.replacing import replaced, values_of
 from chassis.lists import ConditionInvalid, Question, Reader, Scope
@@ -69,19 +68,9 @@ class TagQueries:
         instead = {one: ends[code] for one, code in found.items()}
         return replace(question, condition=replaced(question.condition, TAGS, instead))
 
-    async def named(self, condition: Condition) -> Condition:
-        """The condition with the present names of tags in place of their codes."""
-        return replaced(condition, TAGS, await self.names(values_of(condition, TAGS)))
-
     async def names(self, codes: Collection[str]) -> dict[str, str]:
         """The present names of these tags, of those that the view shows."""
         return {code: str(tag["name"]) for code, tag in (await self.some(codes)).items()}
-
-    async def worded(self, question: Question) -> str:
-        """As `Question.worded`, with the present names of tags."""
-        if question.condition is None:
-            return ""
-        return replace(question, condition=await self.named(question.condition)).worded()
 
     async def _called(self, said: Collection[str]) -> dict[str, str]:
         """By what was said, the code of the tag that is or was called so."""

@@ -4,6 +4,7 @@ Personal values stay sealed. A source's own number is not in the document, only 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, Final
 
@@ -34,7 +35,8 @@ def keys(event: Delivered) -> list[DocumentKey]:
 def project(_: DocumentKey, document: Document | None, event: Delivered) -> Document:
     """The customer's document after an event; raises NotRegistered."""
     if event.type == "customer.registered":
-        begun = {"parties": [], "tags": [], "consents": [], "registered_at": event.recorded_at.isoformat()}
+        empty: Document = {"parties": [], "tags": [], "consents": [], "profile": {}}
+        begun = {**empty, "registered_at": event.recorded_at.isoformat()}
     elif document is None:
         raise NotRegistered(event.type)
     else:
@@ -160,7 +162,7 @@ def _shared(document: Document, event: Delivered) -> Document:
 
 
 def _erased(_: Document, event: Delivered) -> Document:
-    """Removes the open questions, the tags, the consents and the tier. Sealed values no longer open once the key is destroyed."""
+    """Removes the open questions, the tags, the consents, the tier and the profile. Sealed values no longer open once the key is destroyed."""
     return {"erased_at": event.recorded_at.isoformat(), **_closed_questions()}
 
 
@@ -174,6 +176,7 @@ def _closed_questions() -> Document:
         "tags": [],
         "consents": [],
         "tier": None,
+        "profile": {},
     }
 
 
@@ -275,6 +278,21 @@ def _consent(document: Document, event: Delivered) -> Document:
     }
 
 
+def _profile_extended(document: Document, event: Delivered) -> Document:
+    """Of the values of a field the one that is effective last stands, of two at the same instant the later event's
+    (`customer.domain.profile`)."""
+    profile, since = dict(document["profile"]), _in_order(event.data["since"])
+    for field in event.data["changed"]:
+        if field not in profile or profile[field]["since"] <= since:
+            profile[field] = {"value": sealed(event, field), "since": since, "sequence": event.sequence}
+    return {"profile": profile}
+
+
+def _in_order(instant: str) -> str:
+    """An instant in a form that sorts as the instants do."""
+    return datetime.fromisoformat(instant).astimezone(UTC).isoformat(timespec="microseconds")
+
+
 def _party(event: Delivered) -> Document:
     return {"party_id": event.data["party_id"], "source": event.data["source"], "sequence": event.sequence}
 
@@ -366,6 +384,7 @@ _CHANGES: Final[dict[str, Callable[[Document, Delivered], Document]]] = {
     "customer.tier_override_ended": _tier_override_ended,
     "customer.consent_given": _consent,
     "customer.consent_withdrawn": _consent,
+    "customer.profile_extended": _profile_extended,
 }
 
 
@@ -382,7 +401,7 @@ def questions(document: Document) -> list[str]:
 
 VIEW: Final = View(
     name=CUSTOMERS_LIST.view,
-    version=11,
+    version=12,
     sources=(topics.CUSTOMER_EVENTS.name,),
     events=frozenset(_CHANGES),
     collections=(
