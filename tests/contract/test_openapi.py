@@ -289,8 +289,12 @@ def test_a_generated_client_registers_changes_and_reads_a_customer(
     renaming = {"customer_id": customer, "body": models.NameBody("王芳"), "if_match": seen.headers["ETag"]}
     renamed = client.ask("rename_customer", idempotency_key="generated-2", **renaming)
     assert renamed.parsed.version == seen.parsed.version + 1
-    late = client.ask("rename_customer", idempotency_key="generated-3", **renaming)
+    again = client.ask("rename_customer", idempotency_key="generated-3", **renaming)
+    assert (again.status_code, again.parsed.version) == (200, renamed.parsed.version)
+    other = {**renaming, "body": models.NameBody("王菲")}
+    late = client.ask("rename_customer", idempotency_key="generated-4", **other)
     assert (late.status_code, late.parsed.code) == (412, "version-mismatch")
+    assert late.parsed.etag == renamed.headers["ETag"]
     shown = client.ask(
         "get_panorama", customer_id=customer, at_least=f"customer-{renamed.parsed.position}", month="2026-01"
     )

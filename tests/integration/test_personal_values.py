@@ -40,6 +40,7 @@ STATED = [{"product": "fund", "amount": "100.00", "currency": "CNY"}]
 BAD_NAME = "申屠失意"
 NEED = "想为外孙慕容清越投保"
 EVIDENCE = "授权书由轩辕明镜代签"
+OCCUPATION = "homemaker"
 FILE_PERSON = "O'Brien\"太叔静姝"
 FILE_ACCOUNT = "6228481122334455667"
 FILE = f"{FILE_PERSON} {FILE_ACCOUNT}.csv"
@@ -61,6 +62,7 @@ ALL = (
     BAD_NAME,
     NEED,
     EVIDENCE,
+    OCCUPATION,
 )
 SOURCE = "private-bank"
 PLANTED = "诸葛无忌被看见"
@@ -201,6 +203,14 @@ async def entrusted(system: System) -> System:
             f"{made.headers['Location']}/{what}", json=body, headers={"Idempotency-Key": f"personal-{what}"}
         )
         assert noted.status_code == 200, noted.text
+    profile = f"{made.headers['Location']}/profile"
+    tag = (await system.web.get(profile)).headers["ETag"]
+    extended = await system.web.patch(
+        profile,
+        json={"occupation": OCCUPATION, "channel": "visit"},
+        headers={"Idempotency-Key": "personal-profile", "If-Match": tag},
+    )
+    assert extended.status_code == 200, extended.text
     assert (await asyncio.to_thread(system.take_in, SOURCE, b"{broken\n", FILE)).findings.quarantined == 1
     answer = await system.web.post(
         "/ingest/batches",

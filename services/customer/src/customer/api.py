@@ -99,6 +99,7 @@ from customer.domain.refusals import (
     TooManyReferences,
 )
 from customer.done import done
+from customer.edit_routes import OUTDATED, add_edits, edited
 from customer.examples import EXAMPLES
 from customer.facts import FIELDS
 from customer.file_routes import add_files
@@ -215,9 +216,10 @@ _LINKED: Final[Answers] = {
     **_CHANGED,
     **refusals(TooManyReferences, AlreadyRecorded, ClaimedTooOften, TooManyConflicts),
 }
-_FIT: Final[Answers] = {**_CHANGED, **refusals(DetailInvalid)}
+_FIT: Final[Answers] = {**_CHANGED, **OUTDATED, **refusals(DetailInvalid)}
 _IDENTIFIED: Final[Answers] = {
     **_CHANGED,
+    **OUTDATED,
     **refusals(DetailInvalid, IdentityNumberKnown, ClaimedTooOften, TooManyConflicts),
 }
 _SETTLED: Final[Answers] = {
@@ -319,14 +321,21 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
 
     @router.put("/customers/{customer_id}/name", responses=_FIT)
     async def rename_customer(
-        response: Response, context: Commanding, version: Expected, customer_id: CustomerPath, body: NameBody
+        response: Response,
+        caller: Asking,
+        context: Commanding,
+        version: Expected,
+        customer_id: CustomerPath,
+        body: NameBody,
     ) -> Done:
         """Changes the name of a customer."""
-        return await changed(response, customer_id, RenameCustomer(body.name), context, version)
+        renamed = service.edit(customer_id, RenameCustomer(body.name), context, version)
+        return done(response, await edited(renamed, caller, body))
 
     @router.put("/customers/{customer_id}/contact-details", responses=_FIT)
     async def change_contact_details(
         response: Response,
+        caller: Asking,
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
@@ -334,7 +343,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     ) -> Done:
         """Replaces the contact details of a customer. A detail that is left out is removed."""
         command = ChangeContactDetails(body.phone, body.email, body.address)
-        return await changed(response, customer_id, command, context, version)
+        replaced = service.edit(customer_id, command, context, version)
+        return done(response, await edited(replaced, caller, body))
 
     @router.put("/customers/{customer_id}/identity-details", responses=_IDENTIFIED)
     async def correct_identity_details(
@@ -349,8 +359,8 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
         another customer's is this customer's once it is stated again here."""
         born_on = None if body.born_on is None else body.born_on.isoformat()
         command = CorrectIdentityDetails(born_on, body.identity_number)
-        corrected = service.change(customer_id, command, context, version)
-        return done(response, await identified(caller, corrected))
+        corrected = service.edit(customer_id, command, context, version)
+        return done(response, await edited(identified(caller, corrected), caller, body))
 
     @router.post("/customers/{customer_id}/references", responses=_LINKED)
     async def link_reference(
@@ -547,6 +557,7 @@ def create_router(service: CustomerService, dependencies: Dependencies) -> APIRo
     add_needs(router, service, dependencies)
     add_consents(router, service, dependencies)
     add_profiles(router, service, dependencies)
+    add_edits(router, service, dependencies, identified)
     add_files(router, lambda: service.files, dependencies)
     add_exports(router, lambda: service.exports, dependencies, CONTEXT, lambda: service.eyes)
     add_bulk(router, lambda: service.bulk, dependencies, CONTEXT, lambda: service.eyes)

@@ -2,7 +2,7 @@
 policies alike."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from operator import itemgetter
@@ -53,6 +53,7 @@ from customer.domain.commands import (
     CustomerCommand,
     DeferErasure,
     Details,
+    EditDetails,
     EraseContact,
     EraseCustomer,
     LiftLegalHold,
@@ -69,7 +70,15 @@ from customer.domain.commands import (
 )
 from customer.domain.deciding import decide
 from customer.domain.erasing import standing
-from customer.domain.events import CustomerEvent, HeldAccount, PartyOfSource
+from customer.domain.events import (
+    CustomerEvent,
+    Detail,
+    HeldAccount,
+    PartyOfSource,
+    ProfileChannel,
+    ProfileField,
+)
+from customer.domain.profile import profile_at
 from customer.domain.refusals import (
     BranchUnknownBefore,
     CustomerNotRegistered,
@@ -79,13 +88,14 @@ from customer.domain.refusals import (
 from customer.domain.state import Customer
 from customer.domain.tag import tag_decider
 from customer.domain.tier_rules import tier_rules_decider
+from customer.editing import CustomerEdits, DetailsCommand, details_at, details_of
 from customer.exports import exportables
 from customer.facts import FIELDS
 from customer.files import LIMITS, CustomerFiles
 from customer.identities import customer_of_command
 from customer.lists import BRANCH, CUSTOMERS_LIST, FACTS_LIST
 from customer.needs import NEED_DAYS_MAX, CustomerNeeds
-from customer.normalising import normalised, normalised_or_kept, spellings
+from customer.normalising import edited, normalised, normalised_or_kept, spellings
 from customer.panorama.schema import HeldLoan, LoansSum, Panorama
 from customer.permissions import BULK_APPROVERS, ERASURE_APPROVERS, TIER_APPROVERS
 from customer.profiles import CustomerProfiles
@@ -191,6 +201,8 @@ class CustomerService:
     """The consents of customers."""
     profiles: CustomerProfiles = field(init=False)
     """The extended profiles of customers."""
+    edits: CustomerEdits = field(init=False)
+    """Compares an edit with what was changed since its author read the customer."""
     rulebook: TierRulebook = field(init=False)
     """The rules of tiers."""
     tiers: TierHistory = field(init=False)
@@ -228,6 +240,7 @@ class CustomerService:
         object.__setattr__(self, "consents", consents)
         profiles = CustomerProfiles(self.handler, self.store, self.catalogue, self.today)
         object.__setattr__(self, "profiles", profiles)
+        object.__setattr__(self, "edits", CustomerEdits(self.handler, self.store, self.catalogue))
         needs = CustomerNeeds(self.handler, self.store, self.queries, self.business_date, self.need_days_max)
         object.__setattr__(self, "needs", needs)
         of_rules = CommandHandler(tier_rules_decider, self.store, self.catalogue, self.handler.keys)
@@ -322,6 +335,39 @@ class CustomerService:
             raise CustomerNotRegistered
         asked = command if asked is None else asked
         return await self._claiming(customer, await self._fit(customer, command), context, version, asked)
+
+    async def edit(
+        self, customer: UUID, command: DetailsCommand, context: CommandContext, version: int
+    ) -> Outcome[CustomerEvent]:
+        """Changes details of a customer that the caller saw at `version`. Where the caller has saved just this since, it changes nothing.
+
+        Raises EditOutdated with what was changed since, and what `change` raises.
+        """
+        try:
+            return await self.change(customer, command, context, version)
+        except VersionMismatch as mismatch:
+            fit = await self._fit(customer, command)
+            return await self.edits.outdated(customer, fit, details_of(fit), context, mismatch, details_at)
+
+    async def extend_profile(
+        self,
+        customer: UUID,
+        changes: Mapping[ProfileField, str | None],
+        channel: ProfileChannel,
+        context: CommandContext,
+        version: int,
+    ) -> Outcome[CustomerEvent]:
+        """Notes fields of the profile of a customer that the caller saw at `version`; as `edit`, and raises what
+        `CustomerProfiles.extend` raises."""
+        try:
+            return await self.profiles.extend(customer, changes, channel, context, version)
+        except VersionMismatch as mismatch:
+            at = context.effective_at and context.effective
+            mine = dict[str, str | None](changes.items())
+            command = self.profiles.command(changes, channel, context)
+            return await self.edits.outdated(
+                customer, command, mine, context, mismatch, lambda state: profile_at(state, at)
+            )
 
     async def unlink_reference(
         self, customer: UUID, party: UUID, on: date | None, context: CommandContext, version: int
@@ -586,7 +632,9 @@ class CustomerService:
             raise CommandKeyReused
         return True
 
-    async def _fit(self, customer: UUID, command: CustomerCommand) -> CustomerCommand:
+    async def _fit(  # noqa: PLR0911 (one arm per command)
+        self, customer: UUID, command: CustomerCommand
+    ) -> CustomerCommand:
         """Returns the command with its values normalised; raises DetailInvalid."""
         state = (await self.handler.load(customer)).state
         kind, until = state.kind, self._born_until()
@@ -605,6 +653,8 @@ class CustomerService:
                 if fit.identity_number != state.values.get("identity_number") or state.number_shared:
                     claim = number_claim(self.ids, fit)
                 return CorrectIdentityDetails(fit.born_on, fit.identity_number, claim)
+            case EditDetails(changes):
+                return self._fit_edit(state, changes)
             case ConfirmReference(party):
                 link = state.links.get(party)
                 described = {} if link is None else link.described or {}
@@ -617,6 +667,14 @@ class CustomerService:
                 return structs.replace(command, number_claim=number_claim(self.ids, kept))
             case _:
                 return command
+
+    def _fit_edit(self, state: Customer, changes: Mapping[Detail, str | None]) -> EditDetails:
+        stands = state.values.get("identity_number")
+        found, fit = edited(changes, stands, state.kind, self._born_until())
+        claim = None
+        if found.identity_number != stands or state.number_shared:
+            claim = number_claim(self.ids, found)
+        return EditDetails(fit, claim)
 
     def _born_until(self) -> date:
         return (self.born_until or self.today)()
@@ -659,6 +717,9 @@ class CustomerService:
                     if number != values.get("identity_number") or born_on == values.get("born_on"):
                         raise
                     claim = None  # it stays shared, and the day of birth is corrected
+                return structs.replace(command, number_claim=claim)
+            case EditDetails(changes, first) if first is not None:
+                claim = await self._free_number(customer, first, changes.get("identity_number"))
                 return structs.replace(command, number_claim=claim)
             case ConfirmReference(party, first) if first is not None:
                 link = (await self.handler.load(customer)).state.links.get(party)

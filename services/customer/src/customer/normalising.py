@@ -7,7 +7,7 @@ right or wrong.
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from functools import lru_cache, partial
 from typing import ClassVar, Final, Literal, NamedTuple
@@ -20,7 +20,7 @@ from stdnum.cn import ric, uscc
 from stdnum.exceptions import ValidationError
 
 from customer.domain.commands import Details
-from customer.domain.events import DETAILS, CustomerKind
+from customer.domain.events import DETAILS, CustomerKind, Detail
 from customer.domain.spelling import DOTS
 
 REGION: Final = "CN"
@@ -170,6 +170,27 @@ def normalised(details: Details, today: date) -> Details:
         field = found.invalid[0]
         raise DetailInvalid(f"{field}: {_REASONS[field]}")
     return found
+
+
+def edited(
+    changes: Mapping[Detail, str | None], stands: str | None, kind: CustomerKind, today: date
+) -> tuple[Details, dict[Detail, str | None]]:
+    """The details that staff change, normalised, and the value of each that changes. An identity number that names the date of birth
+    changes that date too.
+
+    `stands`: the identity number that stands. Where it names the date, no date without a number is taken, whether it is right or not: a
+    refusal of the wrong ones alone would tell a date that is shown masked, and leave no event. Raises DetailInvalid.
+    """
+    stated = {field: changes.get(field) for field in DETAILS}
+    found = normalised(Details(kind=kind, **stated), today)  # type: ignore[arg-type]
+    fit = {field: getattr(found, field) for field in DETAILS if field in changes}
+    if "identity_number" not in changes:
+        number = _number(Details(None, kind, identity_number=stands))
+        if "born_on" in changes and number is not None and number.born_on is not None:
+            raise DetailInvalid("born_on: the identity number names it, and is to be stated with it")
+    elif found.identity_number is not None and found.born_on is not None:
+        fit["born_on"] = found.born_on
+    return found, fit
 
 
 def normalised_or_kept(details: Details, today: date) -> Details:

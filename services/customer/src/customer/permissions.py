@@ -85,6 +85,7 @@ ROUTES: Final[dict[str, Rights]] = {
     "get_customer_conditions": Rights(_SELECTING | _MANY, _NO_ROWS),
     "list_unlinked": Rights(_LOOKING | {OPERATOR, ANALYST}, BRANCH),
     "register_customer": Rights(_SERVING, _NEW_CUSTOMER),
+    "edit_details": Rights(_SERVING, BRANCH),
     "rename_customer": Rights(_SERVING, BRANCH),
     "change_contact_details": Rights(_SERVING, BRANCH),
     "correct_identity_details": Rights(_SERVING, BRANCH),

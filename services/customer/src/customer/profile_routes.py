@@ -27,7 +27,6 @@ from chassis.write.deciding import (
     CommandKeyReused,
     SubjectUnknown,
     TooManyConflicts,
-    VersionMismatch,
 )
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema, model_validator
@@ -43,6 +42,7 @@ from customer.domain.refusals import (
     TooManyProfileChanges,
 )
 from customer.done import done
+from customer.edit_routes import OUTDATED, edited
 from customer.facts import PROFILE
 from customer.profiles import ProfileFieldThen
 from customer.selecting import may_of
@@ -139,7 +139,7 @@ _EXTENDED: Final[dict[int | str, dict[str, Any]]] = {
     **tagged("customer"),
     **refusals(CustomerNotRegistered),
     **refusals(CustomerIsErased, ProfileOfCompany, TooManyProfileChanges, TooManyConflicts),
-    **refusals(VersionMismatch),
+    **OUTDATED,
     **refusals(CommandKeyReused, ProfileValueUnknown),
 }
 _SHOWN: Final[dict[int | str, dict[str, Any]]] = {
@@ -156,14 +156,15 @@ def add_profiles(router: APIRouter, service: CustomerService, dependencies: Depe
     @router.patch("/customers/{customer_id}/profile", responses=_EXTENDED)
     async def extend_profile(
         response: Response,
+        caller: Asking,
         context: Commanding,
         version: Expected,
         customer_id: CustomerPath,
         body: ExtendProfileBody,
     ) -> Done:
         """Notes more of a person than the basic information (R016). To save what is there changes nothing."""
-        extended = service.profiles.extend(customer_id, body.changes(), body.channel, context, version)
-        return done(response, await extended)
+        extended = service.extend_profile(customer_id, body.changes(), body.channel, context, version)
+        return done(response, await edited(extended, caller, body))
 
     @router.get("/customers/{customer_id}/profile", responses=_SHOWN)
     async def get_profile(

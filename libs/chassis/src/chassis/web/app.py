@@ -278,7 +278,7 @@ def _operations() -> APIRouter:
 
 async def _refused(request: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal)  # noqa: S101 (registered for it)
-    return problem(refusal, request.headers.get("accept-language"))
+    return problem(refusal, request.headers.get("accept-language"), **refusal.more)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:

@@ -171,7 +171,7 @@ def _with_answers(operation: dict[str, Any], method: str) -> None:
         answers[status] = {"description": description or text, "content": {MEDIA_TYPE: _REFERENCE}}
     for status, answer in answers.items():
         if status.isdigit() and int(status) >= 400:
-            answer["content"] = {MEDIA_TYPE: _REFERENCE}
+            answer["content"] = {MEDIA_TYPE: _of_its_own(answer) or _REFERENCE}
     answers["401"]["headers"] = {"WWW-Authenticate": _TEXT}
     answers["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     for answer in answers.values():
@@ -181,3 +181,10 @@ def _with_answers(operation: dict[str, Any], method: str) -> None:
 def _is_ours(answer: dict[str, Any]) -> bool:
     content = answer.get("content", {}).get("application/json", {})
     return bool(content.get("schema", {}).get("$ref", "").endswith("/Problem"))
+
+
+def _of_its_own(answer: dict[str, Any]) -> dict[str, Any] | None:
+    """What a route says itself of the content of a refusal: a problem that has more; None where it says nothing."""
+    content: dict[str, Any] = answer.get("content", {}).get("application/json", {})
+    named = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+    return content if named not in {"", "HTTPValidationError"} else None

@@ -4,11 +4,11 @@
 next state and never refuses.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, get_args
 from uuid import UUID
 
@@ -30,7 +30,11 @@ class Refusal(Exception):
 
     `code` is stable and kebab-case, `status` the HTTP status that it becomes, `title` a text in English,
     `title_zh` in Chinese. What is said in `args` may be shown to the caller, so it holds nothing personal.
+
+    `more` is what the response has besides. Who sets it knows the caller, and gives what that one may see.
     """
+
+    more: Mapping[str, Any] = MappingProxyType({})
 
     own_words: ClassVar[bool] = True
     code: ClassVar[str] = "refused"

@@ -162,6 +162,13 @@ class CorrectIdentityDetails(msgspec.Struct, frozen=True):
     number_claim: UUID | None = None
 
 
+class EditDetails(msgspec.Struct, frozen=True):
+    """Staff change these details of the basic information, and leave the others; None removes one."""
+
+    changes: dict[Detail, str | None]
+    number_claim: UUID | None = None
+
+
 class ResolveContradiction(msgspec.Struct, frozen=True):
     """A person decides between what staff and a source state of a field."""
 
@@ -392,6 +399,7 @@ CustomerCommand = (
     | ChangeContactDetails
     | RenameCustomer
     | CorrectIdentityDetails
+    | EditDetails
     | ResolveContradiction
     | AssignBranch
     | EraseCustomer

@@ -21,6 +21,7 @@ from customer.domain.commands import (
     CustomerCommand,
     DeferErasure,
     Details,
+    EditDetails,
     EndErasurePreparation,
     EndKeyCustomer,
     EndTierOverride,
@@ -140,10 +141,9 @@ def decide(  # noqa: PLR0911, PLR0912, PLR0915 (one arm per command)
         case RenameCustomer(name):
             return _stated(customer, _changed(customer, {"name": name}))
         case CorrectIdentityDetails(born_on, identity_number, number_claim):
-            changes = _changed(customer, {"born_on": born_on, "identity_number": identity_number})
-            if customer.number_shared and number_claim is not None:
-                changes["identity_number"] = identity_number  # the same, and nobody else's any more
-            return _stated(customer, changes, number_claim=number_claim)
+            return _edited(customer, {"born_on": born_on, "identity_number": identity_number}, number_claim)
+        case EditDetails(changes, number_claim):
+            return _edited(customer, changes, number_claim)
         case ResolveContradiction(field, party, accept, number_claim):
             if party not in customer.contradictions.get(field, {}):
                 raise ContradictionUnknown
@@ -182,6 +182,16 @@ def decide(  # noqa: PLR0911, PLR0912, PLR0915 (one arm per command)
             return decide_profile(command, customer)
         case _:
             assert_never(command)
+
+
+def _edited(
+    customer: Customer, wanted: Mapping[Detail, str | None], number_claim: UUID | None
+) -> list[CustomerEvent]:
+    """The events of details that staff state; none where all of them stand."""
+    changes = _changed(customer, wanted)
+    if customer.number_shared and number_claim is not None:
+        changes["identity_number"] = wanted["identity_number"]  # the same, and nobody else's any more
+    return _stated(customer, changes, number_claim=number_claim)
 
 
 def _registered(

@@ -149,6 +149,14 @@ def stated_at(stated: Sequence[Stated], at: datetime) -> str | None:
     return next((one.value for one in reversed(stated) if one.since <= at), None)
 
 
+def profile_at(customer: Customer, at: datetime | None) -> dict[str, str | None]:
+    """The value of each field at an instant; the one that is effective last where none is named."""
+    return {
+        field: stated_at(stated, stated[-1].since if at is None else at)
+        for field, stated in customer.profile.items()
+    }
+
+
 def standing(
     changes: Iterable[ProfileChange], at: datetime, known_at: datetime
 ) -> dict[ProfileField, ProfileChange]:

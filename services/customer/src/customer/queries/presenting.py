@@ -58,12 +58,16 @@ def customers_by_party(customers: Sequence[Document], day: str) -> dict[str, str
     return {party: customer["_id"] for customer in customers for party in parties_on(customer, day)}
 
 
+def mask_of(field: str, kind: str) -> Mask:
+    """The mask of a detail of a person or company."""
+    return _MASKS.get(field) or (masked_company if kind == "company" else masked_name)
+
+
 def name_of(document: Mapping[str, Any], keys: Keys) -> str | None:
     """The masked name of a customer."""
-    kind = document["kind"]
     return keys.masked(
         document["name"],
-        masked_company if kind == "company" else masked_name,
+        mask_of("name", document["kind"]),
         context=CUSTOMER,
         subject=uuid_of(document["_id"]),
         field="name",
@@ -144,8 +148,7 @@ def _contradiction(document: Mapping[str, Any], one: Mapping[str, Any], keys: Ke
     """
     field, value = one["field"], one["value"]
     if field != "branch":
-        company = document["kind"] == "company"
-        mask = _MASKS.get(field) or (masked_company if company else masked_name)
+        mask = mask_of(field, document["kind"])
         value = keys.masked(value, mask, context=CUSTOMER, subject=uuid_of(document["_id"]), field=field)
     named = ("field", "source", "party_id", "invalid", "at", "sequence")
     return {**{name: one[name] for name in named}, "stated": value}
