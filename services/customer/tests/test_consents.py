@@ -428,7 +428,7 @@ async def test_one_key_has_one_effect_and_none_with_other_content(api, store, ke
         refused = await said(api, to, how, key("c"), **more)
         assert await code_of_refusal(refused) == (422, "idempotency-key-reused"), (how, more)
     second = CommandHandler(customer_decider, store, api.service.catalogue, key_ring)
-    elsewhere = CustomerConsents(second, store, api.service.catalogue, dated)
+    elsewhere = CustomerConsents(second, dated)
     made = context("at once", CLOCK.now())
     processes = [api.service.consents, elsewhere] * 3
     both = await asyncio.gather(*(one.give(UUID(at), SMS, "S-9", None, made) for one in processes))

@@ -1,6 +1,5 @@
 """Consents of customers (同意): given and withdrawn, and what stood at an instant as it was known at another (M36)."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -8,11 +7,9 @@ from itertools import product
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
-from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, Outcome
 from chassis.write.events import RecordedEvent
 from chassis.write.handling import CommandHandler
-from chassis.write.store import EventStore
 
 from customer.domain.commands import CustomerCommand, GiveConsent, WithdrawConsent
 from customer.domain.consenting import CHANNELS, PURPOSES, ConsentChange, Pair, standing
@@ -51,8 +48,6 @@ class CustomerConsents:
     """Commands to the consents of customers, at any version: what is effective last stands."""
 
     handler: CommandHandler[CustomerCommand, Customer, CustomerEvent]
-    store: EventStore
-    catalogue: Catalogue
     business_date: Callable[[datetime], date]
 
     async def give(
@@ -83,7 +78,7 @@ class CustomerConsents:
     ) -> ConsentsThen:
         """What stood of each channel and purpose at an instant, of what was recorded up to another; each is now where it is None, and
         at the latest. From the event store. Raises CustomerNotRegistered, SubjectUnknown."""
-        events = await self._events(customer)
+        events = [one async for one in self.handler.recorded(customer, _NAMES)]
         if not events and not (await self.handler.load(customer)).version:
             raise CustomerNotRegistered
         # What is stored was so: the clock of the process that stored it may be ahead of ours.
@@ -103,11 +98,6 @@ class CustomerConsents:
             for change in [stood.get(pair)]
         ]
         return ConsentsThen(at, known_at, consents)
-
-    async def _events(self, customer: UUID) -> list[RecordedEvent]:
-        keys = await asyncio.to_thread(self.handler.keys.keys_for, [customer], create=False)
-        stored = self.store.read_named(customer, _NAMES)
-        return [self.catalogue.open(one, keys.get(customer)) async for one in stored]
 
 
 def _consent_of(customer: UUID, context: CommandContext) -> UUID:

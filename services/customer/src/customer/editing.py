@@ -1,15 +1,12 @@
 """An edit of a customer that somebody else changed since it was read: both changes beside what they began from (R060)."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, cast
+from typing import NamedTuple, cast
 from uuid import UUID
 
-from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, Outcome, VersionMismatch
 from chassis.write.handling import CommandHandler
-from chassis.write.store import EventStore
 
 from customer.domain.commands import (
     ChangeContactDetails,
@@ -23,7 +20,6 @@ from customer.domain.events import CustomerEvent, CustomerKind
 from customer.domain.evolving import evolve
 from customer.domain.state import Customer
 
-STREAM_READ_AT_ONCE: Final = 500
 DetailsCommand = RenameCustomer | ChangeContactDetails | CorrectIdentityDetails | EditDetails
 Values = Mapping[str, str | None]
 
@@ -64,8 +60,6 @@ class CustomerEdits:
     """Compares edits with the events since the version that their authors read."""
 
     handler: CommandHandler[CustomerCommand, Customer, CustomerEvent]
-    store: EventStore
-    catalogue: Catalogue
 
     async def outdated(
         self,
@@ -85,20 +79,17 @@ class CustomerEdits:
         version = mismatch.expected
         if not 1 <= version < mismatch.actual:
             raise mismatch
-        keys = await asyncio.to_thread(self.handler.keys.keys_for, [customer], create=False)
         state = await self.handler.state_at(customer, version)
         base, now, position = values(state), values(state), 0
         authors = dict[str, tuple[str, str | None]]()
-        while stored := await self.store.read_stream(customer, version, STREAM_READ_AT_ONCE):
-            for one in stored:
-                recorded = self.catalogue.open(one, keys.get(customer))
-                state = evolve(state, cast(CustomerEvent, recorded.event))
-                before, now = now, values(state)
-                by = (recorded.metadata.actor, recorded.metadata.on_behalf_of)
-                authors |= {
-                    field: by for field in before.keys() | now.keys() if before.get(field) != now.get(field)
-                }
-            version, position = stored[-1].version, stored[-1].position or 0
+        async for recorded in self.handler.recorded(customer, after=version):
+            state = evolve(state, cast(CustomerEvent, recorded.event))
+            before, now = now, values(state)
+            by = (recorded.metadata.actor, recorded.metadata.on_behalf_of)
+            authors |= {
+                field: by for field in before.keys() | now.keys() if before.get(field) != now.get(field)
+            }
+            version, position = recorded.version, recorded.position or 0
         if state.erased or state.contact_erased:
             raise mismatch
         me = (context.actor, context.on_behalf_of)

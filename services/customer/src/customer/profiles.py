@@ -1,13 +1,11 @@
 """Extended profiles of persons (扩展资料): noted by staff, and what was known of each field at a time (R016)."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from chassis.write.catalogue import Catalogue
 from chassis.write.deciding import CommandContext, Outcome
 from chassis.write.events import RecordedEvent
 from chassis.write.handling import CommandHandler
@@ -51,7 +49,6 @@ class CustomerProfiles:
 
     handler: CommandHandler[CustomerCommand, Customer, CustomerEvent]
     store: EventStore
-    catalogue: Catalogue
     today: Callable[[], date]
 
     async def extend(
@@ -87,7 +84,7 @@ class CustomerProfiles:
 
         Raises CustomerNotRegistered, SubjectUnknown."""
         version = await self._version(customer)
-        events = [one async for one in self._recorded(customer)]
+        events = [one async for one in self.handler.recorded(customer, _NAMES)]
         changes = [change for one in events for change in changes_of(one)]
         # What is stored was so: the clock of the process that stored it may be ahead of ours.
         now = max([now, *(moment for one in changes for moment in (one.at, one.recorded_at))])
@@ -107,18 +104,13 @@ class CustomerProfiles:
         """The changes of a field beyond a sequence, in the order in which they were recorded. Raises CustomerNotRegistered, SubjectUnknown."""
         await self._version(customer)
         found = list[ProfileFieldThen]()
-        async for one in self._recorded(customer, after):
+        async for one in self.handler.recorded(customer, _NAMES, after):
             found += [
                 ProfileFieldThen(field, change, one) for change in changes_of(one) if change.field == field
             ]
             if len(found) >= limit:
                 break
         return found
-
-    async def _recorded(self, customer: UUID, after: int = 0) -> AsyncIterator[RecordedEvent]:
-        keys = await asyncio.to_thread(self.handler.keys.keys_for, [customer], create=False)
-        async for one in self.store.read_named(customer, _NAMES, after):
-            yield self.catalogue.open(one, keys.get(customer))
 
     async def _version(self, customer: UUID) -> int:
         head = (await self.store.stream_heads([customer])).get(customer)

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from chassis.conditions import Condition
 from chassis.watching.hub import ConditionWide, Hub
 from chassis.watching.watchers import Reason, Wanted
-from chassis.web.problems import NotReady, Overloaded, TooManyStreams, refusals
-from chassis.web.streams import LAST_EVENT_ID, STREAM_SECONDS_MAX, EventStream
+from chassis.web.problems import NotReady
+from chassis.web.streams import LAST_EVENT_ID, STREAM_SECONDS_MAX, EventStream, streamed_as
 
 IDS_MAX: Final = 100
 """Of a watcher."""
@@ -61,15 +61,7 @@ class ReadAgain(BaseModel):
 
 def watched(*refused: Any) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses=`: the stream, and the refusals of watching beside those given."""
-    shapes = ", ".join(
-        f"`{event}` ({', '.join(f'`{name}`' for name in shape.model_fields)})"
-        for event, shape in (("changed", DocumentsChanged), ("reset", ReadAgain))
-    )
-    stream = {
-        "description": f"Server-sent events: {shapes}, and at last `end` (`code`); the data is JSON",
-        "content": {EventStream.media_type: {"schema": {"type": "string"}}},
-    }
-    return {200: stream, **refusals(ConditionWide, TooManyStreams, Overloaded, *refused)}
+    return streamed_as({"changed": DocumentsChanged, "reset": ReadAgain}, ConditionWide, *refused)
 
 
 def streamed(

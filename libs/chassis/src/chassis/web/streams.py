@@ -10,12 +10,13 @@ for means something else by now, when its time is up, and when the process stops
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 from fastapi.sse import format_sse_event
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -28,7 +29,8 @@ from chassis.observability import metrics
 from chassis.privacy.tokens import Caller, KeysUnreadable, TokenInvalid, Verifier
 from chassis.web.callers import CALLER_KEY
 from chassis.web.openapi import STREAM
-from chassis.web.problems import NotReady, Overloaded, TooManyStreams
+from chassis.web.problems import NotReady, Overloaded, TooManyStreams, refusals
+from chassis.write.deciding import Refusal
 
 STREAMS_MAX: Final = 1_000
 """Of a process."""
@@ -279,3 +281,19 @@ async def _disconnected(receive: Receive) -> None:
     """Returns when the client is gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def streamed_as(
+    events: Mapping[str, type[BaseModel]], *refused: type[Refusal]
+) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses=`: a stream of these events, each with the model of its data, and the refusals of streams beside those
+    given."""
+    shapes = ", ".join(
+        f"`{event}` ({', '.join(f'`{name}`' for name in shape.model_fields)})"
+        for event, shape in events.items()
+    )
+    stream = {
+        "description": f"Server-sent events: {shapes}, and at last `end` (`code`); the data is JSON",
+        "content": {EventStream.media_type: {"schema": {"type": "string"}}},
+    }
+    return {200: stream, **refusals(TooManyStreams, Overloaded, *refused)}

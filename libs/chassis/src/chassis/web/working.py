@@ -15,8 +15,8 @@ from typing import Any, Final
 from chassis.clock import Clock
 from chassis.connections.transient import is_transient
 from chassis.ending import ended
-from chassis.web.problems import NotReady, Overloaded, TooManyStreams, refusals
-from chassis.web.streams import EventStream, Sent
+from chassis.web.problems import NotReady
+from chassis.web.streams import EventStream, Sent, streamed_as
 
 PROGRESS_SECONDS: Final = 1.0
 WORK_SECONDS_MAX: Final = 3_600
@@ -83,12 +83,4 @@ def working(work: Work, place: str, seconds: int, clock: Clock) -> EventStream:
 def worked(progress: Any, result: Any, *refused: Any) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses=`: the stream with the models of its progress and of its result, and the refusals of streams beside those
     given."""
-    shapes = ", ".join(
-        f"`{event}` ({', '.join(f'`{name}`' for name in shape.model_fields)})"
-        for event, shape in (("progress", progress), ("result", result))
-    )
-    stream = {
-        "description": f"Server-sent events: {shapes}, and at last `end` (`code`); the data is JSON",
-        "content": {EventStream.media_type: {"schema": {"type": "string"}}},
-    }
-    return {200: stream, **refusals(TooManyStreams, Overloaded, NotReady, *refused)}
+    return streamed_as({"progress": progress, "result": result}, NotReady, *refused)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC
 from hashlib import blake2b
@@ -32,7 +32,7 @@ from chassis.write.deciding import (
     TooManyConflicts,
     VersionMismatch,
 )
-from chassis.write.events import StoredEvent
+from chassis.write.events import RecordedEvent, StoredEvent
 from chassis.write.snapshots import Loaded, Snapshots
 from chassis.write.store import (
     Append,
@@ -151,9 +151,18 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
         cached = self._states.get(stream_id.int)
         return cached if cached is not None else await self._loader.get(stream_id)
 
+    async def recorded(
+        self, stream_id: UUID, names: Collection[str] | None = None, after: int = 0
+    ) -> AsyncIterator[RecordedEvent]:
+        """Events of a stream beyond version `after` that have one of these stored names, or any, in order: opened with the key of their
+        subject. The stream is read page by page; raises SubjectUnknown."""
+        key = await self._key_of(stream_id)
+        async for one in self._store.read_named(stream_id, names, after):
+            yield self._catalogue.open(one, key)
+
     async def state_at(self, stream_id: UUID, version: int) -> StateT:
         """The state at an earlier version, from the events of the stream, page by page."""
-        key = self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
+        key = await self._key_of(stream_id)
         state, after = self._decider.initial, 0
         while after < version:
             stored = await self._store.read_stream(stream_id, after, version - after)
@@ -353,6 +362,9 @@ class CommandHandler(Generic[CommandT, StateT, EventT]):
 
     def _keep(self, stream_id: UUID, loaded: Loaded[StateT]) -> None:
         self._states.put(stream_id.int, loaded)
+
+    async def _key_of(self, stream_id: UUID) -> DataKey | None:
+        return self._keys.cached(stream_id) or await self._key_loader.get(stream_id)
 
     async def _keys_for(self, streams: Sequence[UUID]) -> dict[UUID, DataKey | None]:
         found = await self._of_ring(streams, create=False)

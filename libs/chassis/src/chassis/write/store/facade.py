@@ -81,12 +81,13 @@ class EventStore:
         return await self._read(lambda recorder: recorder.read_stream(stream_id, after, limit))
 
     async def read_named(
-        self, stream_id: UUID, names: Collection[str], after: int = 0
+        self, stream_id: UUID, names: Collection[str] | None, after: int = 0
     ) -> AsyncIterator[StoredEvent]:
-        """Events of one stream beyond version `after` that have one of these stored names, in order. The stream is read page by page."""
+        """Events of one stream beyond version `after` that have one of these stored names, or any, in order. The stream is read page by
+        page."""
         while stored := await self.read_stream(stream_id, after, STREAM_READ_AT_ONCE):
             for one in stored:
-                if one.name in names:
+                if names is None or one.name in names:
                     yield one
             if len(stored) < STREAM_READ_AT_ONCE:
                 return
